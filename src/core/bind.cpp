@@ -1,0 +1,396 @@
+// Python bindings: float64/int arrays in and out, opaque handles between; sentences about statuses are Python's.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+
+#include "trust.hpp"
+
+namespace nb = nanobind;
+using namespace multilevel;
+
+using Array = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Codes = nb::ndarray<const i32, nb::c_contig, nb::device::cpu>;
+
+static nb::object array(vec values, std::vector<std::size_t> shape) {
+    auto* data = new vec(std::move(values));
+    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<vec*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), shape.size(), shape.data(), owner));
+}
+
+// The caller's rows, checked; the arrays must outlive the call.
+struct Rows {
+    i64 n = 0;
+    int p = 0;
+    std::vector<FactorRows> factors;
+    const double *x = nullptr, *y = nullptr, *w = nullptr;
+};
+static Rows read_rows(const std::vector<Codes>& codes, const std::vector<std::optional<Array>>& z,
+                      const std::vector<int>& levels, const Array& x, const std::optional<Array>& w) {
+    Rows r;
+    if (x.ndim() != 2) throw std::invalid_argument("X must be (n, p)");
+    r.n = static_cast<i64>(x.shape(0));
+    if (r.n >= INT32_MAX) throw std::length_error("more than 2^31 rows in one piece; pass them in chunks");
+    r.p = static_cast<int>(x.shape(1));
+    r.x = x.data();
+    if (codes.size() != z.size() || codes.size() != levels.size())
+        throw std::invalid_argument("codes, z and levels must have one entry per factor");
+    for (std::size_t f = 0; f < codes.size(); ++f) {
+        if (codes[f].ndim() != 1 || static_cast<i64>(codes[f].shape(0)) != r.n)
+            throw std::invalid_argument("codes must be (n,)");
+        for (i64 i = 0; i < r.n; ++i)
+            if (codes[f].data()[i] < 0 || codes[f].data()[i] >= levels[f])
+                throw std::invalid_argument("a code lies outside its factor's levels");
+        int k = 1;
+        if (z[f]) {
+            if (z[f]->ndim() != 2 || static_cast<i64>(z[f]->shape(0)) != r.n)
+                throw std::invalid_argument("Z must be (n, k)");
+            k = static_cast<int>(z[f]->shape(1));
+        }
+        r.factors.push_back({codes[f].data(), z[f] ? z[f]->data() : nullptr, levels[f], k});
+    }
+    if (w) {
+        if (w->ndim() != 1 || static_cast<i64>(w->shape(0)) != r.n) throw std::invalid_argument("weights must be (n,)");
+        r.w = w->data();
+    }
+    return r;
+}
+
+// Cross-products and their symbolic plan; immutable once made.
+struct Problem {
+    Blocks blocks;
+    Plan plan;
+    explicit Problem(Blocks b) : blocks(std::move(b)), plan(make_plan(blocks)) {}
+};
+
+static std::vector<vec> read_lambdas(const Plan& plan, const std::vector<Array>& lambdas) {
+    if (static_cast<int>(lambdas.size()) != plan.factors) throw std::invalid_argument("one Lambda per factor is needed");
+    std::vector<vec> out;
+    for (int f = 0; f < plan.factors; ++f) {
+        const std::size_t k = plan.k[f];
+        if (lambdas[f].ndim() != 2 || lambdas[f].shape(0) != k || lambdas[f].shape(1) != k)
+            throw std::invalid_argument("Lambda of a factor must be (k, k)");
+        out.emplace_back(lambdas[f].data(), lambdas[f].data() + k * k);
+    }
+    return out;
+}
+static nb::list write_squares(const Plan& plan, const std::vector<vec>& mats) {
+    nb::list out;
+    for (int f = 0; f < plan.factors; ++f)
+        out.append(array(mats[f], {std::size_t(plan.k[f]), std::size_t(plan.k[f])}));
+    return out;
+}
+static std::vector<Component> read_components(const std::vector<std::pair<int, std::vector<int>>>& list) {
+    std::vector<Component> out;
+    for (const auto& c : list) out.push_back({c.first, c.second});
+    return out;
+}
+
+// One factorisation that stays, for values, gradients, solves at one Lambda.
+struct State {
+    std::shared_ptr<Problem> problem;
+    Evaluator ev;
+    State(std::shared_ptr<Problem> p, bool reml, int threads)
+        : problem(p), ev(p->blocks, p->plan, reml, threads) {}
+    int set(const std::vector<Array>& lambdas) {
+        const auto lam = read_lambdas(problem->plan, lambdas);
+        nb::gil_scoped_release free;
+        return static_cast<int>(ev.fac.evaluate(lam, problem->blocks.y, ev.threads));
+    }
+    nb::list gradient(double wu, double wx, double wy) {
+        {
+            nb::gil_scoped_release free;
+            ev.inv.compute({wu, wx, wy}, true, ev.threads);
+        }
+        return write_squares(problem->plan, ev.inv.gradient);
+    }
+    // diagonal blocks (J, k, k) per factor of L^{-T} diag(w) L^{-1}
+    nb::list inverse_blocks(double wu, double wx) {
+        const Plan& plan = problem->plan;
+        std::vector<vec> out;
+        {
+            nb::gil_scoped_release free;
+            ev.inv.compute({wu, wx, 0.0}, false, ev.threads);
+            for (int f = 0; f < plan.factors; ++f) {
+                const int k = plan.k[f];
+                vec v(static_cast<std::size_t>(plan.levels[f]) * k * k);
+                for (i64 j = 0; j < plan.levels[f]; ++j)
+                    for (int a = 0; a < k; ++a)
+                        for (int c = 0; c < k; ++c)
+                            v[(j * k + a) * k + c] =
+                                f < plan.sparse_factors
+                                    ? ev.inv.diag_block(f, j)[a * k + c]
+                                    : ev.inv.tail_at(plan.offset[f] + j * k + a, plan.offset[f] + j * k + c);
+                out.push_back(std::move(v));
+            }
+        }
+        nb::list list;
+        for (int f = 0; f < plan.factors; ++f)
+            list.append(array(out[f], {std::size_t(plan.levels[f]), std::size_t(plan.k[f]), std::size_t(plan.k[f])}));
+        return list;
+    }
+    nb::object solution() {
+        vec x;
+        {
+            nb::gil_scoped_release free;
+            x = multilevel::solution(ev.fac);
+        }
+        const std::size_t size = x.size();
+        return array(std::move(x), {size});
+    }
+    // lower-triangular L of the X block, (p, p)
+    nb::object l_x() {
+        const Plan& plan = problem->plan;
+        const i64 first = plan.q - plan.tail;
+        vec out(plan.p * plan.p, 0.0);
+        for (int i = 0; i < plan.p; ++i)
+            for (int j = 0; j <= i; ++j) out[i * plan.p + j] = ev.fac.tail[(first + i) + (first + j) * plan.m];
+        return array(std::move(out), {std::size_t(plan.p), std::size_t(plan.p)});
+    }
+    nb::object solve(const Array& rhs, bool backward) {
+        const std::size_t rows = static_cast<std::size_t>(problem->plan.q + problem->plan.p);
+        if (rhs.ndim() != 2 || rhs.shape(0) != rows) throw std::invalid_argument("the right-hand side must be (q + p, r)");
+        vec x(rhs.data(), rhs.data() + rhs.size());
+        const int r = static_cast<int>(rhs.shape(1));
+        {
+            nb::gil_scoped_release free;
+            if (backward) backward_solve(ev.fac, x.data(), r);
+            else forward_solve(ev.fac, x.data(), r);
+        }
+        return array(std::move(x), {rows, std::size_t(r)});
+    }
+};
+
+static nb::dict fit_dict(const Plan& plan, const FitResult& r, Evaluator& ev) {
+    nb::dict d;
+    d["lambdas"] = write_squares(plan, r.lambda);
+    if (!r.weakest.empty()) d["weakest"] = write_squares(plan, r.weakest);
+    d["deviance"] = r.deviance;
+    d["log_det_u"] = ev.fac.log_det_u;
+    d["log_det_x"] = ev.fac.log_det_x;
+    d["r2"] = ev.fac.r2;
+    d["decrement"] = r.decrement;
+    d["gradient_norm"] = r.gradient_norm;
+    d["min_curvature"] = r.min_curvature;
+    d["null_slopes"] = r.null_slopes;
+    d["rank"] = r.rank;
+    d["evaluations"] = r.evaluations;
+    d["iterations"] = r.iterations;
+    d["restarts"] = r.restarts;
+    d["status"] = r.status;
+    d["failure"] = static_cast<int>(ev.fac.status);
+    d["trace"] = r.trace;
+    return d;
+}
+
+static nb::dict fit(State& state, const std::vector<Array>& start,
+                    const std::vector<std::pair<int, std::vector<int>>>& components, int max_evaluations, int em_steps) {
+    const auto lam = read_lambdas(state.problem->plan, start);
+    const auto comps = read_components(components);
+    FitResult result;
+    {
+        nb::gil_scoped_release free;
+        state.ev.evaluations = 0;
+        TrustRegion search(state.ev, state.problem->blocks.y, comps, max_evaluations);
+        result = search.run(lam, em_steps);
+    }
+    return fit_dict(state.problem->plan, result, state.ev);
+}
+
+// Many responses on one design: (r, n) in; per response Lambda entries, beta, r2, deviance, status out.
+static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector<Codes>& codes,
+                      const std::vector<std::optional<Array>>& z, const std::vector<int>& levels, const Array& x,
+                      const std::optional<Array>& w, const Array& ys, const std::vector<Array>& start,
+                      const std::vector<std::pair<int, std::vector<int>>>& components, bool reml, int max_evaluations,
+                      int threads) {
+    const Rows rows = read_rows(codes, z, levels, x, w);
+    const Plan& plan = problem->plan;
+    const auto lam = read_lambdas(plan, start);
+    const auto comps = read_components(components);
+    if (ys.ndim() != 2 || static_cast<i64>(ys.shape(1)) != rows.n) throw std::invalid_argument("Y must be (r, n)");
+    const std::size_t r = ys.shape(0);
+    std::size_t width = 0;
+    for (int k : plan.k) width += static_cast<std::size_t>(k) * k;
+    vec lambdas(r * width), beta(r * plan.p), r2(r), deviance(r), status(r), evaluations(r);
+    {
+        nb::gil_scoped_release free;
+        const auto parts = ranges(r, 64);
+        parallel_for(parts.size(), threads, [&](std::size_t t) {
+            Evaluator ev(problem->blocks, plan, reml, 1);
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
+                const Response y = response_sums(rows.n, rows.p, rows.factors, rows.x, ys.data() + i * rows.n, rows.w);
+                ev.evaluations = 0;
+                TrustRegion search(ev, y, comps, max_evaluations);
+                const FitResult res = search.run(lam, 0);
+                std::size_t at = i * width;
+                for (const vec& l : res.lambda)
+                    for (double v : l) lambdas[at++] = v;
+                deviance[i] = res.deviance;
+                status[i] = res.status;
+                evaluations[i] = res.evaluations;
+                r2[i] = ev.fac.r2;
+                if (res.status == 3) continue;
+                const vec sol = multilevel::solution(ev.fac);
+                for (int c = 0; c < plan.p; ++c) beta[i * plan.p + c] = sol[plan.q + c];
+            }
+        });
+    }
+    nb::dict d;
+    d["lambdas"] = array(std::move(lambdas), {r, width});
+    d["beta"] = array(std::move(beta), {r, std::size_t(plan.p)});
+    d["r2"] = array(std::move(r2), {r});
+    d["deviance"] = array(std::move(deviance), {r});
+    d["status"] = array(std::move(status), {r});
+    d["evaluations"] = array(std::move(evaluations), {r});
+    return d;
+}
+
+// Blocks as plain arrays and back: what a saved fit keeps instead of its rows.
+static nb::dict export_blocks(const Problem& problem) {
+    const Blocks& b = problem.blocks;
+    nb::dict d;
+    auto put = [&](const std::string& name, const vec& v) { d[name.c_str()] = array(v, {v.size()}); };
+    d["n"] = b.n;
+    d["p"] = b.p;
+    d["sum_log_w"] = b.sum_log_w;
+    d["yy"] = b.y.yy;
+    d["levels"] = b.levels;
+    d["k"] = b.k;
+    put("xx", b.xx);
+    put("xy", b.y.xy);
+    for (int f = 0; f < b.factors(); ++f) {
+        const std::string at = std::to_string(f);
+        put("diag" + at, b.diag[f]);
+        put("border" + at, b.border[f]);
+        put("zy" + at, b.y.zy[f]);
+        for (std::size_t h = 0; h < b.pairs[f].size(); ++h) {
+            const std::string pair = at + "_" + std::to_string(f + 1 + h);
+            const PairBlocks& pb = b.pairs[f][h];
+            put("ptr" + pair, vec(pb.ptr.begin(), pb.ptr.end()));
+            put("idx" + pair, vec(pb.idx.begin(), pb.idx.end()));
+            put("val" + pair, pb.val);
+        }
+    }
+    return d;
+}
+static std::shared_ptr<Problem> import_blocks(const nb::dict& d) {
+    Blocks b;
+    auto get = [&](const std::string& name, std::size_t size) {
+        const Array a = nb::cast<Array>(d[name.c_str()]);
+        if (a.size() != size) throw std::invalid_argument("saved array " + name + " has a wrong size");
+        return vec(a.data(), a.data() + a.size());
+    };
+    b.n = nb::cast<i64>(d["n"]);
+    b.p = nb::cast<int>(d["p"]);
+    b.sum_log_w = nb::cast<double>(d["sum_log_w"]);
+    b.levels = nb::cast<std::vector<int>>(d["levels"]);
+    b.k = nb::cast<std::vector<int>>(d["k"]);
+    if (b.n < 1 || b.p < 0 || b.k.size() != b.levels.size()) throw std::invalid_argument("saved sizes disagree");
+    const std::size_t p = b.p;
+    b.xx = get("xx", p * p);
+    b.y.xy = get("xy", p);
+    b.y.yy = nb::cast<double>(d["yy"]);
+    for (int f = 0; f < b.factors(); ++f) {
+        const std::string at = std::to_string(f);
+        if (b.k[f] < 1 || b.levels[f] < 1) throw std::invalid_argument("saved sizes are not positive");
+        const std::size_t j = b.levels[f], k = b.k[f];
+        b.diag.push_back(get("diag" + at, j * k * k));
+        b.border.push_back(get("border" + at, j * k * p));
+        b.y.zy.push_back(get("zy" + at, j * k));
+        b.pairs.emplace_back();
+        for (int g = f + 1; g < b.factors(); ++g) {
+            const std::string pair = at + "_" + std::to_string(g);
+            PairBlocks pb;
+            const vec ptr = get("ptr" + pair, j + 1);
+            for (std::size_t i = 0; i <= j; ++i) {
+                if (!(ptr[i] >= (i ? ptr[i - 1] : 0.0)) || ptr[i] > 9e15) throw std::invalid_argument("saved pointers are not ascending");
+                pb.ptr.push_back(static_cast<i64>(ptr[i]));
+            }
+            const vec idx = get("idx" + pair, pb.ptr.back());
+            for (double v : idx) {
+                if (!(v >= 0 && v < b.levels[g])) throw std::invalid_argument("a saved level lies outside its factor");
+                pb.idx.push_back(static_cast<i32>(v));
+            }
+            for (std::size_t i = 0; i < j; ++i)
+                for (i64 e = pb.ptr[i] + 1; e < pb.ptr[i + 1]; ++e)
+                    if (pb.idx[e] <= pb.idx[e - 1]) throw std::invalid_argument("saved levels are not ascending");
+            pb.val = get("val" + pair, idx.size() * k * b.k[g]);
+            b.pairs.back().push_back(std::move(pb));
+        }
+    }
+    return std::make_shared<Problem>(std::move(b));
+}
+
+template <class Fn>
+static void take(Fn& target, const nb::dict& api, const char* name) {
+    PyObject* capsule = PyDict_GetItemString(api.ptr(), name);
+    if (!capsule) throw std::runtime_error(std::string("SciPy exports no ") + name);
+    void* p = PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
+    if (!p) throw nb::python_error();
+    target = reinterpret_cast<Fn>(p);
+}
+
+NB_MODULE(_core, m) {
+    m.doc() = "Compiled kernels of multilevel";
+    {
+        nb::object blas_module = nb::module_::import_("scipy.linalg.cython_blas");
+        nb::object lapack_module = nb::module_::import_("scipy.linalg.cython_lapack");
+        const nb::dict blas = nb::cast<nb::dict>(blas_module.attr("__pyx_capi__"));
+        const nb::dict lap = nb::cast<nb::dict>(lapack_module.attr("__pyx_capi__"));
+        take(lapack.dpotrf, lap, "dpotrf");
+        take(lapack.dtrtri, lap, "dtrtri");
+        take(lapack.dlauum, lap, "dlauum");
+        take(lapack.dsyev, lap, "dsyev");
+        take(lapack.dgesvd, lap, "dgesvd");
+        take(lapack.dsyrk, blas, "dsyrk");
+        take(lapack.dgemm, blas, "dgemm");
+        take(lapack.dtrsm, blas, "dtrsm");
+    }
+    nb::class_<Problem>(m, "Problem")
+        .def_prop_ro("n", [](const Problem& p) { return p.blocks.n; })
+        .def_prop_ro("sum_log_w", [](const Problem& p) { return p.blocks.sum_log_w; })
+        .def_prop_ro("yy", [](const Problem& p) { return p.blocks.y.yy; })
+        .def_prop_ro("tail_size", [](const Problem& p) { return p.plan.m; })
+        .def_prop_ro("sparse_factors", [](const Problem& p) { return p.plan.sparse_factors; })
+        .def_prop_ro("panel", [](const Problem& p) { return p.plan.panel; })
+        .def_prop_ro("flops", [](const Problem& p) { return p.plan.flops; })
+        .def_prop_ro("bytes", [](const Problem& p) { return p.plan.bytes; })
+        .def("__add__", [](const Problem& a, const Problem& b) {
+            return std::make_shared<Problem>(merge_blocks(a.blocks, b.blocks));
+        });
+    m.def(
+        "build",
+        [](const std::vector<Codes>& codes, const std::vector<std::optional<Array>>& z, const std::vector<int>& levels,
+           const Array& x, const Array& y, const std::optional<Array>& w, int threads) {
+            const Rows r = read_rows(codes, z, levels, x, w);
+            if (y.ndim() != 1 || static_cast<i64>(y.shape(0)) != r.n) throw std::invalid_argument("y must be (n,)");
+            nb::gil_scoped_release free;
+            return std::make_shared<Problem>(build_blocks(r.n, r.p, r.factors, r.x, y.data(), r.w, threads));
+        },
+        nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("w").none(),
+        nb::arg("threads"));
+    m.def("export_blocks", &export_blocks, nb::arg("problem"));
+    m.def("import_blocks", &import_blocks, nb::arg("arrays"));
+    nb::class_<State>(m, "State")
+        .def(nb::init<std::shared_ptr<Problem>, bool, int>(), nb::arg("problem"), nb::arg("reml"), nb::arg("threads"))
+        .def("set", &State::set, nb::arg("lambdas"), "Factorise; 0 is success, 1 not positive definite, 2 perfect fit")
+        .def_prop_ro("log_det_u", [](const State& s) { return s.ev.fac.log_det_u; })
+        .def_prop_ro("log_det_x", [](const State& s) { return s.ev.fac.log_det_x; })
+        .def_prop_ro("r2", [](const State& s) { return s.ev.fac.r2; })
+        .def("gradient", &State::gradient, nb::arg("wu"), nb::arg("wx"), nb::arg("wy"))
+        .def("inverse_blocks", &State::inverse_blocks, nb::arg("wu"), nb::arg("wx"))
+        .def("solution", &State::solution)
+        .def("l_x", &State::l_x)
+        .def("solve", &State::solve, nb::arg("rhs"), nb::arg("backward"));
+    m.def("fit", &fit, nb::arg("state"), nb::arg("start"), nb::arg("components"), nb::arg("max_evaluations"),
+          nb::arg("em_steps"));
+    m.def("refit", &refit, nb::arg("problem"), nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"),
+          nb::arg("w").none(), nb::arg("ys"), nb::arg("start"), nb::arg("components"), nb::arg("reml"),
+          nb::arg("max_evaluations"), nb::arg("threads"));
+}

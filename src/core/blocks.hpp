@@ -1,0 +1,312 @@
+// Cross-products of [Z X y]: the last code that touches the n rows.
+//
+// Rows enter as arrays; what leaves is, per grouping factor and level, sums of w z z', w [X] z' and w y z, and per
+// pair of factors the blocks of Z_g' W Z_f for the level pairs that occur. Memory: O(levels + observed pairs).
+// Every level is summed by one thread in row order, so the result is the same for any thread count.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "lapack.hpp"
+#include "parallel.hpp"
+
+namespace multilevel {
+
+using i32 = std::int32_t;
+using i64 = std::int64_t;
+using vec = std::vector<double>;
+
+// One grouping factor as the caller's arrays. Z is (n, k) row-major; null means a column of ones (k = 1).
+struct FactorRows {
+    const i32* codes;
+    const double* z;
+    int levels;
+    int k;
+};
+
+// Z_g'W Z_f for one pair f < g: per level of f the levels of g met, sorted, each with a k_g x k_f row-major block.
+struct PairBlocks {
+    std::vector<i64> ptr;
+    std::vector<i32> idx;
+    vec val;
+};
+
+// The response's part, apart from the rest because refits replace only this.
+struct Response {
+    std::vector<vec> zy;  // per factor (J * k): sum of w y z
+    vec xy;               // (p): X'Wy
+    double yy = 0;        // y'Wy
+};
+
+struct Blocks {
+    i64 n = 0;
+    int p = 0;
+    double sum_log_w = 0;
+    std::vector<int> levels, k;
+    std::vector<vec> diag;                       // per factor J * k * k
+    std::vector<vec> border;                     // per factor J * k * p: for each level and effect, X'W z
+    std::vector<std::vector<PairBlocks>> pairs;  // pairs[f][g - f - 1]
+    vec xx;                                      // p * p, symmetric
+    Response y;
+
+    int factors() const { return static_cast<int>(levels.size()); }
+};
+
+// Rows ordered by level: perm[start[j] .. start[j+1]) are the rows of level j, in row order.
+struct RowOrder {
+    std::vector<i64> start;
+    std::vector<i32> perm;
+};
+inline RowOrder order_rows(const i32* codes, i64 n, int levels) {
+    RowOrder out;
+    out.start.assign(levels + 1, 0);
+    for (i64 i = 0; i < n; ++i) ++out.start[codes[i] + 1];
+    for (int j = 0; j < levels; ++j) out.start[j + 1] += out.start[j];
+    out.perm.resize(n);
+    std::vector<i64> at(out.start.begin(), out.start.end() - 1);
+    for (i64 i = 0; i < n; ++i) out.perm[at[codes[i]]++] = static_cast<i32>(i);
+    return out;
+}
+
+// Levels cut into ranges of about equal row counts.
+inline std::vector<Range> level_ranges(const std::vector<i64>& start, std::size_t parts) {
+    const std::size_t levels = start.size() - 1;
+    const i64 n = start.back();
+    std::vector<Range> out;
+    std::size_t j = 0;
+    for (std::size_t part = 0; part < parts && j < levels; ++part) {
+        const i64 target = n * static_cast<i64>(part + 1) / static_cast<i64>(parts);
+        std::size_t end = part + 1 == parts ? levels : j + 1;
+        while (end < levels && start[end] < target) ++end;
+        out.push_back({j, end});
+        j = end;
+    }
+    return out;
+}
+
+// Sums of one range of levels of factor f against every later factor.
+class LevelSums {
+  public:
+    LevelSums(const std::vector<FactorRows>& fs, int f) : fs_(fs), f_(f) {
+        for (std::size_t g = f + 1; g < fs.size(); ++g) slot_.emplace_back(fs[g].levels, -1);
+        out_.resize(slot_.size());
+        count_.resize(slot_.size());
+        touched_.resize(slot_.size());
+        sums_.resize(slot_.size());
+    }
+    // add row i (weight w, effects z of factor f) of the current level
+    void add(i64 i, double w, const double* z) {
+        const int k = fs_[f_].k;
+        for (std::size_t h = 0; h < slot_.size(); ++h) {
+            const FactorRows& g = fs_[f_ + 1 + h];
+            const i32 code = g.codes[i];
+            i32 s = slot_[h][code];
+            if (s < 0) {
+                s = slot_[h][code] = static_cast<i32>(touched_[h].size());
+                touched_[h].push_back(code);
+                sums_[h].resize(sums_[h].size() + g.k * k, 0.0);
+            }
+            double* block = sums_[h].data() + static_cast<std::size_t>(s) * g.k * k;
+            for (int a = 0; a < g.k; ++a) {
+                const double wz = g.z ? w * g.z[i * g.k + a] : w;
+                for (int c = 0; c < k; ++c) block[a * k + c] += wz * z[c];
+            }
+        }
+    }
+    // close the current level: sort its partners and write them out
+    void finish_level() {
+        const int k = fs_[f_].k;
+        for (std::size_t h = 0; h < slot_.size(); ++h) {
+            const int size = fs_[f_ + 1 + h].k * k;
+            auto& touched = touched_[h];
+            sorted_ = touched;
+            std::sort(sorted_.begin(), sorted_.end());
+            for (i32 code : sorted_) {
+                const double* block = sums_[h].data() + static_cast<std::size_t>(slot_[h][code]) * size;
+                out_[h].idx.push_back(code);
+                out_[h].val.insert(out_[h].val.end(), block, block + size);
+            }
+            count_[h].push_back(static_cast<i64>(sorted_.size()));
+            for (i32 code : touched) slot_[h][code] = -1;
+            touched.clear();
+            sums_[h].clear();
+        }
+    }
+    std::vector<PairBlocks> out_;
+    std::vector<std::vector<i64>> count_;  // per later factor: partners of each level of the range
+
+  private:
+    const std::vector<FactorRows>& fs_;
+    int f_;
+    std::vector<std::vector<i32>> slot_, touched_;
+    std::vector<i32> sorted_;
+    std::vector<vec> sums_;
+};
+
+// X'WX, X'Wy and y'Wy over fixed chunks of rows, added in order.
+inline void fixed_sums(Blocks& b, const double* x, const double* y, const double* w, int threads) {
+    const int p = b.p, q = p + 1;
+    const auto parts = ranges(b.n, 64);
+    std::vector<vec> part(parts.size(), vec(static_cast<std::size_t>(q) * q, 0.0));
+    parallel_for(parts.size(), b.n > 20000 ? threads : 1, [&](std::size_t t) {
+        constexpr std::size_t batch = 256;  // rows copied with their weights, then one syrk
+        vec rows(batch * q);
+        for (std::size_t i = parts[t].begin; i < parts[t].end;) {
+            const std::size_t end = std::min(i + batch, parts[t].end), first = i;
+            for (; i < end; ++i) {
+                const double root = w ? std::sqrt(w[i]) : 1.0;
+                double* row = rows.data() + (i - first) * q;
+                for (int c = 0; c < p; ++c) row[c] = root * x[i * p + c];
+                row[p] = root * y[i];
+            }
+            syrk_lower(q, static_cast<int>(end - first), 1.0, rows.data(), q, 1.0, part[t].data(), q);
+        }
+    });
+    vec total(static_cast<std::size_t>(q) * q, 0.0);
+    for (const vec& s : part)
+        for (std::size_t i = 0; i < s.size(); ++i) total[i] += s[i];
+    b.xx.assign(static_cast<std::size_t>(p) * p, 0.0);
+    b.y.xy.assign(p, 0.0);
+    for (int a = 0; a < p; ++a) {
+        for (int c = 0; c <= a; ++c) b.xx[a * p + c] = b.xx[c * p + a] = total[c * q + a];
+        b.y.xy[a] = total[a * q + p];
+    }
+    b.y.yy = total[p * q + p];
+}
+
+// All sums of factor f: its diagonal blocks, its border with X and y, its pairs with later factors.
+inline void factor_sums(Blocks& b, const std::vector<FactorRows>& fs, int f, const double* x, const double* y,
+                        const double* w, int threads) {
+    const int k = fs[f].k, p = b.p, levels = fs[f].levels;
+    const RowOrder order = order_rows(fs[f].codes, b.n, levels);
+    const auto parts = level_ranges(order.start, b.n > 20000 ? 16 : 1);
+    b.diag[f].assign(static_cast<std::size_t>(levels) * k * k, 0.0);
+    b.border[f].assign(static_cast<std::size_t>(levels) * k * p, 0.0);
+    b.y.zy[f].assign(static_cast<std::size_t>(levels) * k, 0.0);
+    std::vector<LevelSums> sums(parts.size(), LevelSums(fs, f));
+    const double one = 1.0;
+    parallel_for(parts.size(), threads, [&](std::size_t t) {
+        for (std::size_t j = parts[t].begin; j < parts[t].end; ++j) {
+            double* d = b.diag[f].data() + j * k * k;
+            double* e = b.border[f].data() + j * k * p;
+            double* zy = b.y.zy[f].data() + j * k;
+            for (i64 r = order.start[j]; r < order.start[j + 1]; ++r) {
+                const i64 i = order.perm[r];
+                const double wi = w ? w[i] : 1.0;
+                const double* z = fs[f].z ? fs[f].z + i * k : &one;
+                const double* xi = x + i * p;
+                for (int a = 0; a < k; ++a) {
+                    const double wz = wi * z[a];
+                    for (int c = 0; c < k; ++c) d[a * k + c] += wz * z[c];
+                    for (int c = 0; c < p; ++c) e[a * p + c] += wz * xi[c];
+                    zy[a] += wz * y[i];
+                }
+                sums[t].add(i, wi, z);
+            }
+            sums[t].finish_level();
+        }
+    });
+    for (std::size_t h = 0; h + f + 1 < fs.size(); ++h) {
+        PairBlocks& out = b.pairs[f][h];
+        out.ptr.assign(1, 0);
+        for (auto& s : sums) {
+            for (i64 c : s.count_[h]) out.ptr.push_back(out.ptr.back() + c);
+            out.idx.insert(out.idx.end(), s.out_[h].idx.begin(), s.out_[h].idx.end());
+            out.val.insert(out.val.end(), s.out_[h].val.begin(), s.out_[h].val.end());
+            s.out_[h] = PairBlocks();
+        }
+    }
+}
+
+inline Blocks build_blocks(i64 n, int p, const std::vector<FactorRows>& fs, const double* x, const double* y,
+                           const double* w, int threads) {
+    Blocks b;
+    b.n = n;
+    b.p = p;
+    for (const auto& f : fs) {
+        b.levels.push_back(f.levels);
+        b.k.push_back(f.k);
+    }
+    b.diag.resize(fs.size());
+    b.border.resize(fs.size());
+    b.y.zy.resize(fs.size());
+    b.pairs.resize(fs.size());
+    for (std::size_t f = 0; f < fs.size(); ++f) b.pairs[f].resize(fs.size() - f - 1);
+    fixed_sums(b, x, y, w, threads);
+    for (std::size_t f = 0; f < fs.size(); ++f) factor_sums(b, fs, static_cast<int>(f), x, y, w, threads);
+    if (w)
+        for (i64 i = 0; i < n; ++i) b.sum_log_w += std::log(w[i]);
+    return b;
+}
+
+inline void add_into(vec& a, const vec& b) {
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
+}
+
+inline PairBlocks merge_pairs(const PairBlocks& a, const PairBlocks& b, int size) {
+    PairBlocks out;
+    out.ptr.assign(1, 0);
+    for (std::size_t j = 0; j + 1 < a.ptr.size(); ++j) {
+        i64 s = a.ptr[j], t = b.ptr[j];
+        while (s < a.ptr[j + 1] || t < b.ptr[j + 1]) {
+            const i32 ia = s < a.ptr[j + 1] ? a.idx[s] : INT32_MAX, ib = t < b.ptr[j + 1] ? b.idx[t] : INT32_MAX;
+            const i32 code = std::min(ia, ib);
+            out.idx.push_back(code);
+            const std::size_t at = out.val.size();
+            out.val.resize(at + size, 0.0);
+            if (ia == code) {
+                for (int i = 0; i < size; ++i) out.val[at + i] += a.val[s * size + i];
+                ++s;
+            }
+            if (ib == code) {
+                for (int i = 0; i < size; ++i) out.val[at + i] += b.val[t * size + i];
+                ++t;
+            }
+        }
+        out.ptr.push_back(static_cast<i64>(out.idx.size()));
+    }
+    return out;
+}
+
+// Cross-products of two disjoint sets of rows that share levels and columns: their sum.
+inline Blocks merge_blocks(const Blocks& a, const Blocks& b) {
+    if (a.levels != b.levels || a.k != b.k || a.p != b.p)
+        throw std::invalid_argument("cross-products of different models cannot be added");
+    Blocks out = a;
+    out.n += b.n;
+    out.sum_log_w += b.sum_log_w;
+    add_into(out.xx, b.xx);
+    add_into(out.y.xy, b.y.xy);
+    out.y.yy += b.y.yy;
+    for (int f = 0; f < a.factors(); ++f) {
+        add_into(out.diag[f], b.diag[f]);
+        add_into(out.border[f], b.border[f]);
+        add_into(out.y.zy[f], b.y.zy[f]);
+        for (std::size_t h = 0; h < a.pairs[f].size(); ++h)
+            out.pairs[f][h] = merge_pairs(a.pairs[f][h], b.pairs[f][h], a.k[f] * a.k[f + 1 + h]);
+    }
+    return out;
+}
+
+// Response sums of one more y on the same rows (refits, bootstrap).
+inline Response response_sums(i64 n, int p, const std::vector<FactorRows>& fs, const double* x, const double* y,
+                              const double* w) {
+    Response out;
+    out.xy.assign(p, 0.0);
+    for (const auto& f : fs) out.zy.emplace_back(static_cast<std::size_t>(f.levels) * f.k, 0.0);
+    for (i64 i = 0; i < n; ++i) {
+        const double wy = (w ? w[i] : 1.0) * y[i];
+        for (int c = 0; c < p; ++c) out.xy[c] += wy * x[i * p + c];
+        out.yy += wy * y[i];
+        for (std::size_t f = 0; f < fs.size(); ++f) {
+            double* zy = out.zy[f].data() + static_cast<std::size_t>(fs[f].codes[i]) * fs[f].k;
+            for (int a = 0; a < fs[f].k; ++a) zy[a] += fs[f].z ? wy * fs[f].z[i * fs[f].k + a] : wy;
+        }
+    }
+    return out;
+}
+
+}  // namespace multilevel

@@ -1,0 +1,63 @@
+"""Hierarchical (multilevel, mixed-effects) models: one formula, one data frame.
+
+Names load on first use, so that ``import multilevel`` costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Model": "model",
+    "lmer": "model",
+    "Fit": "fit",
+    "read": "storage",
+    "load": "datasets",
+    "datasets": "datasets",
+    "MultilevelError": "errors",
+    "FormulaError": "errors",
+    "DataError": "errors",
+    "ColumnError": "errors",
+    "OptionError": "errors",
+    "FileError": "errors",
+    "MultilevelWarning": "errors",
+    "ConvergenceWarning": "errors",
+    "SingularFitWarning": "errors",
+    "RankWarning": "errors",
+    "MissingRowsWarning": "errors",
+}
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from .datasets import datasets as datasets
+    from .datasets import load as load
+    from .errors import ColumnError as ColumnError
+    from .errors import ConvergenceWarning as ConvergenceWarning
+    from .errors import DataError as DataError
+    from .errors import FileError as FileError
+    from .errors import FormulaError as FormulaError
+    from .errors import MissingRowsWarning as MissingRowsWarning
+    from .errors import MultilevelError as MultilevelError
+    from .errors import MultilevelWarning as MultilevelWarning
+    from .errors import OptionError as OptionError
+    from .errors import RankWarning as RankWarning
+    from .errors import SingularFitWarning as SingularFitWarning
+    from .fit import Fit as Fit
+    from .model import Model as Model
+    from .model import lmer as lmer
+    from .storage import read as read
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multilevel' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value  # a submodule of the same name (datasets) must not win over the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

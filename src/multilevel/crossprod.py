@@ -1,0 +1,250 @@
+"""From a Design to cross-product blocks in well-conditioned coordinates; the last place that touches the rows.
+
+The engine never sees the user's columns: X is orthogonalised, the effects of each term are whitened and y is stripped of
+its regression on X and scaled. A price near 1e6 or a year near 2000 then costs no digits, and the optimiser is
+invariant to centring and scaling. Everything is undone exactly in `reml`: these are changes of coordinates, not of the
+model.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .covariance import Structure
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from .design import Design, Term
+
+Array = NDArray[np.float64]
+
+MEMORY_LIMIT = 12e9  # bytes one factorisation may take before we refuse; see docs/limitations.md
+
+
+@dataclass(frozen=True)
+class Group:
+    """One grouping factor of the engine: the terms that share it, merged.
+
+    Attributes
+    ----------
+    name : str
+        "Subject", "batch:cask".
+    terms : tuple of int
+        Positions of its terms in the design.
+    slices : tuple of slice
+        Which of the group's k effects belong to each term.
+    basis : (k, k) array
+        The effects in engine coordinates are ``Z @ basis``; the group's b is ``basis @ b_engine``.
+    """
+
+    name: str
+    terms: tuple[int, ...]
+    slices: tuple[slice, ...]
+    levels: int
+    k: int
+    basis: Array
+
+
+@dataclass(frozen=True)
+class CrossProducts:
+    """Blocks of one design with the way back to the user's coordinates.
+
+    Attributes
+    ----------
+    core
+        Compiled blocks and symbolic plan.
+    components : list of (int, list of int)
+        Group and effects that covary freely, with ``owners`` saying of which (term, effects).
+    x_basis : (p, p) array
+        ``X @ x_basis`` are the engine's columns: beta is ``x_basis @ (scale * beta_engine + shift)``.
+    shift : (p,) array
+        Regression of y on the engine's columns.
+    scale : float
+        What y was divided by after that.
+    """
+
+    core: Any
+    groups: tuple[Group, ...]
+    structures: tuple[Structure, ...]
+    components: list[tuple[int, list[int]]]
+    owners: list[tuple[int, list[int]]]
+    x_basis: Array
+    shift: Array
+    scale: float
+    n: int
+    p: int
+    rows: Rows = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the engine reads: kept for refits with another response."""
+
+    codes: list[NDArray[np.int32]]
+    z: list[Array | None]
+    levels: list[int]
+    x: Array
+    weights: Array | None
+
+
+def default_threads() -> int:
+    """Processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def whitening(columns: Array) -> Array:
+    """(k, k) upper-triangular T such that ``columns @ T`` is close to orthogonal with mean square one.
+
+    Only conditioning depends on it, never the answer. Gram first (one pass); QR where the Gram matrix lost digits;
+    column scales alone where the columns are collinear.
+    """
+    n, k = columns.shape
+    gram = columns.T @ columns / n
+    scale = np.sqrt(np.diag(gram))
+    scale[scale == 0] = 1.0
+    if k == 1:
+        return 1.0 / scale.reshape(1, 1)
+    try:
+        root = np.linalg.cholesky(gram / np.outer(scale, scale)).T
+        if np.abs(np.diag(root)).min() < 1e-4:
+            root = np.linalg.qr(columns / scale, mode="r") / np.sqrt(n)
+    except np.linalg.LinAlgError:
+        root = np.linalg.qr(columns / scale, mode="r") / np.sqrt(n)
+    diagonal = np.abs(np.diag(root))
+    if diagonal.min() < 1e-10 * diagonal.max():
+        return np.diag(1.0 / scale)
+    inverse: Array = np.linalg.solve(root, np.eye(k))
+    return np.triu(inverse) / scale[:, None]
+
+
+def build(design: Design, threads: int) -> CrossProducts:
+    """Sum the rows of a design into blocks.
+
+    Raises
+    ------
+    DataError
+        If y is an exact linear function of the fixed effects, or the model needs more memory than MEMORY_LIMIT.
+    """
+    from . import _core
+
+    structures = tuple(Structure(t.structure, len(t.names)) for t in design.terms)
+    order = _group_order(design)
+    groups, codes, z, components, owners = [], [], [], [], []
+    for f, terms in enumerate(order):
+        group, columns, parts, sources = _merge(design, terms, structures)
+        groups.append(group)
+        codes.append(np.ascontiguousarray(design.terms[terms[0]].codes))
+        z.append(columns)
+        components += [(f, part) for part in parts]
+        owners += sources
+    x_basis = whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
+    x = np.ascontiguousarray(design.X @ x_basis)
+    y, shift, scale = center_response(design, x)
+    rows = Rows(codes, z, [g.levels for g in groups], x, design.weights)
+    core = _core.build(rows.codes, rows.z, rows.levels, rows.x, y, rows.weights, threads)
+    _check_memory(core, groups)
+    return CrossProducts(core, tuple(groups), structures, components, owners, x_basis, shift, scale,
+                         len(y), design.X.shape[1], rows)
+
+
+def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
+    """y without offset and regression on x, and scaled to mean square one: (y, shift, scale)."""
+    y = design.y if design.offset is None else design.y - design.offset
+    n = len(y)
+    w = design.weights
+    shift = np.zeros(x.shape[1])
+    rest = y
+    for _ in range(2):  # x is only nearly orthogonal: once more mops up
+        if not x.shape[1]:
+            break
+        if w is None:
+            step = x.T @ rest / n
+        else:
+            step = np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0]
+        shift = shift + step
+        rest = rest - x @ step
+    scale = float(np.sqrt(np.mean(rest * rest)))
+    if not scale > 1e-12 * float(np.sqrt(np.mean(y * y))):
+        raise DataError(
+            f"the response {design.response!r} is an exact linear function of the fixed effects (residuals are zero to "
+            "12 digits), so there is no variance left to model; check the response and the columns it was made from"
+        )
+    return rest / scale, shift, scale
+
+
+def _group_order(design: Design) -> list[list[int]]:
+    """Terms by grouping factor; factors by elimination order: nested ones first, then by size."""
+    by_name: dict[str, list[int]] = {}
+    for t, term in enumerate(design.terms):
+        by_name.setdefault(term.group, []).append(t)
+    order = sorted(by_name.values(), key=lambda ts: -_size(design, ts))
+    for i in range(1, len(order)):
+        for j in range(i):
+            inner, outer = design.terms[order[i][0]], design.terms[order[j][0]]
+            if len(inner.levels) > len(outer.levels) and _nested(inner, outer):
+                order.insert(j, order.pop(i))
+                break
+    return order
+
+
+def _size(design: Design, terms: list[int]) -> int:
+    return len(design.terms[terms[0]].levels) * sum(len(design.terms[t].names) for t in terms)
+
+
+def _nested(inner: Term, outer: Term) -> bool:
+    """Whether each level of `inner` meets one level of `outer` only."""
+    first = np.full(len(inner.levels), -1, dtype=np.int64)
+    first[inner.codes] = outer.codes
+    return bool(np.array_equal(first[inner.codes], outer.codes))
+
+
+def _merge(
+    design: Design, terms: list[int], structures: tuple[Structure, ...]
+) -> tuple[Group, Array | None, list[list[int]], list[tuple[int, list[int]]]]:
+    """One engine factor from the terms on one group: basis, whitened columns, components and their owners."""
+    name = design.terms[terms[0]].group
+    seen: dict[str, int] = {}
+    for t in terms:
+        for effect in design.terms[t].names:
+            if effect in seen:
+                raise DataError(
+                    f"the effect {effect!r} varies by {name!r} in two terms of the formula; its variance cannot be split "
+                    "between them: keep it in one (for example (0 + x | g) beside (1 | g))"
+                )
+            seen[effect] = t
+    k = len(seen)
+    only = design.terms[terms[0]]
+    levels = len(only.levels)
+    if k == 1 and only.Z is None:
+        return Group(name, (terms[0],), (slice(0, 1),), levels, 1, np.eye(1)), None, [[0]], [(terms[0], [0])]
+    blocks = [np.ones((len(design.y), 1)) if (z := design.terms[t].Z) is None else z for t in terms]
+    basis = np.zeros((k, k))
+    slices, parts, owners, at = [], [], [], 0
+    for t, block in zip(terms, blocks, strict=True):
+        for part in structures[t].components():
+            columns = [at + i for i in part]
+            basis[np.ix_(columns, columns)] = whitening(block[:, part])
+            parts.append(columns)
+            owners.append((t, part))
+        slices.append(slice(at, at + block.shape[1]))
+        at += block.shape[1]
+    z = np.ascontiguousarray((blocks[0] if len(blocks) == 1 else np.hstack(blocks)) @ basis)
+    return Group(name, tuple(terms), tuple(slices), levels, k, basis), z, parts, owners
+
+
+def _check_memory(core: Any, groups: list[Group]) -> None:
+    if core.bytes > MEMORY_LIMIT:
+        sizes = ", ".join(f"{g.name} ({g.levels} levels x {g.k})" for g in groups)
+        raise DataError(
+            f"this model needs about {core.bytes / 1e9:.0f} GB: the crossed factors leave a dense block of "
+            f"{core.tail_size} rows ({sizes}). Allowed are {MEMORY_LIMIT / 1e9:.0f} GB. Drop or coarsen all but the "
+            "largest crossed factor, or fit a sample of its levels"
+        )

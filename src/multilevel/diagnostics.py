@@ -1,0 +1,133 @@
+"""Verdict on an optimum, in numbers and one sentence anyone can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .fit import Fit
+
+PERFECT_CORRELATION = 1 - 1e-9  # correlations beyond it are named as exactly one
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Report on the optimum of a fit.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the answer is certified as a minimum.
+    singular : bool
+        Whether a variance is zero or a combination of effects has none.
+    sentence : str
+        The verdict.
+    boundary : tuple of str
+        What lies on the boundary, in the user's terms: "sd(Batch, Intercept) = 0".
+    gradient_norm : float
+        Largest derivative of the deviance along free directions (per unit of relative sd).
+    decrement : float
+        Deviance that one more Newton step would gain.
+    null_slope : float
+        Smallest derivative by a vanished variance (NaN if none vanished); not negative at a minimum.
+    min_curvature : float
+        Smallest eigenvalue of the Hessian along free directions; positive at a strict minimum.
+    exact_hessian : bool
+        Whether that Hessian is exact, or the average information checked along its weakest direction.
+    evaluations, restarts : int
+    """
+
+    converged: bool
+    singular: bool
+    sentence: str
+    boundary: tuple[str, ...]
+    gradient_norm: float
+    decrement: float
+    null_slope: float
+    min_curvature: float
+    exact_hessian: bool
+    evaluations: int
+    restarts: int
+
+    def __bool__(self) -> bool:
+        return self.converged
+
+    def __str__(self) -> str:
+        how = "exact" if self.exact_hessian else "average information, weakest direction checked"
+        lines = [
+            self.sentence,
+            f"  evaluations {self.evaluations}, restarts {self.restarts}",
+            f"  largest gradient {self.gradient_norm:.2g}, deviance left to gain {self.decrement:.2g}",
+            f"  smallest curvature {self.min_curvature:.3g} ({how})",
+        ]
+        if self.boundary:
+            lines.append(f"  on the boundary: {'; '.join(self.boundary)}")
+            lines.append(f"  smallest derivative by a vanished variance {self.null_slope:.3g} (not negative at a minimum)")
+        return "\n".join(lines)
+
+
+def convergence(fit: Fit) -> Convergence:
+    """Report of a fit."""
+    e = fit.optimum.evidence
+    boundary = boundary_components(fit)
+    slopes = [s for s in e.null_slopes if not np.isnan(s)]
+    return Convergence(
+        e.converged, bool(boundary), _sentence(fit, boundary), boundary, e.gradient_norm, e.decrement,
+        min(slopes) if slopes else float("nan"), e.min_curvature, e.exact, e.evaluations, e.restarts,
+    )
+
+
+def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
+    e = fit.optimum.evidence
+    if e.converged and not boundary:
+        return f"Converged to a minimum ({e.evaluations} evaluations)."
+    if e.converged:
+        names = " and ".join(boundary)
+        return (f"Converged to a minimum on the boundary: {names}. The estimate is valid; the data show no more variation "
+                "there, so the simpler model without it fits as well.")
+    if e.status == "out of evaluations":
+        return (f"Not converged: stopped after {e.evaluations} evaluations with {e.decrement:.2g} deviance left to gain. "
+                "Allow more with max_evaluations, or simplify the random effects.")
+    if e.status == "no further progress":
+        return (f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
+                "the predictors of the random effects, or simplify them.")
+    if not e.min_curvature > 0:
+        return ("Not certified: the criterion is flat or falls off in some direction, so some variances or correlations are "
+                "not determined by these data. Simplify the random effects.")
+    return "Not certified: a variance at zero wants to grow. Refit with another start, and please report this."
+
+
+def boundary_components(fit: Fit) -> tuple[str, ...]:
+    """What is singular, in the user's terms: zero sds, correlations of one, or effects that depend on one another."""
+    blocks, evidence = fit.engine.blocks, fit.optimum.evidence
+    out: list[str] = []
+    for (t, index), rank in zip(blocks.owners, evidence.ranks, strict=True):
+        if rank == len(index):
+            continue
+        term = fit.design.terms[t]
+        factor = fit.optimum.lambdas[t][index]
+        sd = np.sqrt((factor * factor).sum(axis=1))
+        zero = sd <= 1e-10 * max(float(sd.max()), 1e-300) if sd.max() > 0 else np.ones(len(sd), dtype=bool)
+        names = [term.names[i] for i in index]
+        out += [f"sd({term.group}, {n}) = 0" for n, z in zip(names, zero, strict=True) if z]
+        left = [i for i in range(len(index)) if not zero[i]]
+        if len(left) <= rank:
+            continue
+        unit = factor[left] / sd[left, None]
+        cor = unit @ unit.T
+        pairs = [(i, j) for i in range(len(left)) for j in range(i) if abs(cor[i, j]) > PERFECT_CORRELATION]
+        out += [f"cor({term.group}, {names[left[j]]}, {names[left[i]]}) = {np.sign(cor[i, j]):.0f}" for i, j in pairs]
+        if not pairs:
+            listed = ", ".join(names[i] for i in left)
+            out.append(f"{len(left)} effects of {term.group} ({listed}) vary in {rank} dimension{'s' * (rank > 1)} only")
+    return tuple(out)
+
+
+def fit_messages(fit: Fit) -> tuple[str, ...]:
+    """Sentences about rows and columns left out, and about the optimum where it is singular or not certain."""
+    report = convergence(fit)
+    more = () if report.converged and not report.singular else (report.sentence,)
+    return (*fit.design.messages, *more)

@@ -1,0 +1,546 @@
+"""Fit: what a fitted model can do. Methods orchestrate; functions in the other modules compute."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import inference
+from .errors import ConvergenceWarning, MissingRowsWarning, OptionError, RankWarning, SingularFitWarning
+from .frame import like
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .design import Design
+    from .diagnostics import Convergence
+    from .model import Model
+    from .optimise import Curvature
+    from .plots import FitPlots
+    from .reml import Engine, Optimum
+
+Array = NDArray[np.float64]
+
+
+class Fit:
+    """A fitted linear mixed model. Immutable; frames come back in the library of the data.
+
+    Made by `Model.fit`, `lmer` or `read`. Estimates are on the user's scale; `sigma` and every "sd" are standard
+    deviations, `vcov` a covariance, `loglik` a log-likelihood and `criterion` minus twice it.
+    """
+
+    def __init__(self, model: Model, optimum: Optimum, engine: Engine) -> None:
+        object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_optimum", optimum)
+        object.__setattr__(self, "_engine", engine)
+
+    _model: Model
+    _optimum: Optimum
+    _engine: Engine
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Fit does not change; to fit differently, make another (tried to set {name!r})")
+
+    # -- what it was made of ------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Model:
+        """The model that was fitted."""
+        return self._model
+
+    @property
+    def design(self) -> Design:
+        """Matrices and levels."""
+        return self._model.design
+
+    @property
+    def optimum(self) -> Optimum:
+        """Numbers of the optimum with the evidence for it."""
+        return self._optimum
+
+    @property
+    def engine(self) -> Engine:
+        """Cross-products and factorisation."""
+        return self._engine
+
+    @property
+    def formula(self) -> str:
+        """The formula as typed."""
+        return self._model.formula.text
+
+    @property
+    def reml(self) -> bool:
+        """True if fitted by REML, False if by maximum likelihood."""
+        return self._optimum.reml
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences about rows and columns left out, and about the optimum where it is singular or not certain."""
+        from .diagnostics import fit_messages
+
+        return fit_messages(self)
+
+    # -- scalars ------------------------------------------------------------------------------------------
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation (of an observation with weight one)."""
+        return self._optimum.sigma
+
+    @property
+    def theta(self) -> Array:
+        """Covariance parameters: entries of each term's relative Cholesky factor, as in lme4."""
+        return self._optimum.theta.copy()
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self._engine.blocks.n
+
+    @property
+    def npar(self) -> int:
+        """Estimated parameters: fixed effects, covariance parameters, residual sd."""
+        return len(self._optimum.beta) + len(self._optimum.theta) + 1
+
+    @property
+    def criterion(self) -> float:
+        """-2 log-likelihood: the REML criterion, or the ML deviance."""
+        return self._optimum.criterion
+
+    @property
+    def criterion_name(self) -> str:
+        """"REML" or "ML": what loglik, aic, aicc and bic are of."""
+        return "REML" if self.reml else "ML"
+
+    @property
+    def deviance(self) -> float:
+        """-2 log-likelihood of the criterion used (see `criterion_name`)."""
+        return self._optimum.criterion
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood (restricted if fitted by REML)."""
+        return -self._optimum.criterion / 2
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion on the criterion used; REML values compare only models with the same fixed effects."""
+        return self.criterion + 2 * self.npar
+
+    @property
+    def aicc(self) -> float:
+        """AIC with the small-sample term, n = rows; infinite where rows do not exceed parameters plus one."""
+        k, n = self.npar, self.nobs
+        return self.aic + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else float("inf")
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion on the criterion used, n = rows (as lme4)."""
+        return float(self.criterion + np.log(self.nobs) * self.npar)
+
+    @property
+    def df_residual(self) -> int:
+        """Rows minus parameters."""
+        return self.nobs - self.npar
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether a variance is zero or a correlation exactly one in absolute value."""
+        sizes = [len(index) for _, index in self._engine.blocks.owners]
+        return any(rank < size for rank, size in zip(self._optimum.evidence.ranks, sizes, strict=True))
+
+    @property
+    def convergence(self) -> Convergence:
+        """Report: verdict in a sentence, gradient, boundary components, curvature, evaluations."""
+        from .diagnostics import convergence
+
+        return convergence(self)
+
+    # -- tables -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _curvature(self) -> Curvature:
+        return self._engine.curvature(self._optimum)
+
+    @cached_property
+    def _fixed_df(self) -> Array:
+        p = len(self._optimum.beta)
+        return inference.satterthwaite(self._engine, self._optimum, self._curvature, np.eye(p))
+
+    def _frame(self, columns: dict[str, Any]) -> Any:
+        return like(self.design.kind, columns)
+
+    def _full(self, values: Array) -> Array:
+        """Per estimated column -> per column of the full model matrix, NaN for dropped ones."""
+        position = {name: i for i, name in enumerate(self.design.names)}
+        return np.array([values[position[name]] if name in position else np.nan for name in self.design.all_names])
+
+    def _ddf(self, ddf: str) -> Array:
+        if ddf == "satterthwaite":
+            return self._fixed_df
+        if ddf == "none":
+            return np.full(len(self._optimum.beta), np.inf)
+        raise OptionError(f"ddf {ddf!r} is not known; allowed are 'satterthwaite' and 'none'")
+
+    def fixef(self, level: float = 0.95, ddf: str = "satterthwaite") -> Any:
+        """Fixed effects.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the interval.
+        ddf : {"satterthwaite", "none"}
+            Degrees of freedom; "none" uses the normal distribution.
+
+        Returns
+        -------
+        frame
+            term, estimate, std_error, statistic, df, p_value, conf_low, conf_high; columns dropped for rank are NaN rows.
+        """
+        check_level(level)
+        df = self._ddf(ddf)
+        std_error = np.sqrt(np.diag(self._optimum.vcov))
+        table = inference.t_table(self._optimum.beta, std_error, df, level)
+        columns = {"estimate": self._optimum.beta, "std_error": std_error, "statistic": table["statistic"], "df": df,
+                   "p_value": table["p_value"], "conf_low": table["conf_low"], "conf_high": table["conf_high"]}
+        return self._frame({"term": np.array(self.design.all_names, dtype=object),
+                            **{name: self._full(v) for name, v in columns.items()}})
+
+    def ranef(self, condvar: bool = True) -> Any:
+        """Conditional modes of the random effects (BLUPs).
+
+        Returns
+        -------
+        frame
+            group, level, term, estimate and, with `condvar`, std_error: the conditional sd given the estimated fixed
+            effects and covariances (lme4's condVar).
+        """
+        out: dict[str, list[Any]] = {"group": [], "level": [], "term": [], "estimate": [], "std_error": []}
+        covs = self._conditional_cov if condvar else None
+        for t, term in enumerate(self.design.terms):
+            levels, k = len(term.levels), len(term.names)
+            out["group"].append(np.repeat(np.array([term.group], dtype=object), levels * k))
+            out["level"].append(np.tile(np.asarray(term.levels, dtype=object), k))
+            out["term"].append(np.repeat(np.array(term.names, dtype=object), levels))
+            out["estimate"].append(self._optimum.b[t].T.ravel())
+            if covs is not None:
+                variances = np.einsum("jkk->jk", covs[t])
+                out["std_error"].append(np.sqrt(np.maximum(variances, 0)).T.ravel())
+        return self._frame({name: join(v) for name, v in out.items() if name != "std_error" or condvar})
+
+    @cached_property
+    def _conditional_cov(self) -> tuple[Array, ...]:
+        return self._engine.conditional_cov(self._optimum)
+
+    def coef(self) -> Any:
+        """Per level: fixed plus random effect of every coefficient that varies.
+
+        Returns
+        -------
+        frame
+            group, level, term, value. A term without a fixed effect has the random one alone.
+        """
+        out: dict[str, list[Any]] = {"group": [], "level": [], "term": [], "value": []}
+        fixed = dict(zip(self.design.names, self._optimum.beta, strict=True))
+        for group in dict.fromkeys(t.group for t in self.design.terms):
+            terms = [(t, term) for t, term in enumerate(self.design.terms) if term.group == group]
+            random = {n: self._optimum.b[t][:, i] for t, term in terms for i, n in enumerate(term.names)}
+            levels = np.asarray(terms[0][1].levels, dtype=object)
+            for name in [*self.design.names, *(n for n in random if n not in fixed)]:
+                out["group"].append(np.repeat(np.array([group], dtype=object), len(levels)))
+                out["level"].append(levels)
+                out["term"].append(np.repeat(np.array([name], dtype=object), len(levels)))
+                out["value"].append(fixed.get(name, 0.0) + random.get(name, np.zeros(len(levels))))
+        return self._frame({name: join(v) for name, v in out.items()})
+
+    def varcorr(self) -> Any:
+        """Variances and covariances of the random effects and the residual.
+
+        Returns
+        -------
+        frame
+            group, term1, term2, vcov, sdcor: a variance and its sd where term2 is missing, a covariance and its
+            correlation (NaN where an sd is zero) otherwise.
+        """
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        for term, cov in zip(self.design.terms, self.random_cov(), strict=True):
+            sd = np.sqrt(np.diag(cov))
+            rows += [(term.group, n, None, cov[i, i], sd[i]) for i, n in enumerate(term.names)]
+            if term.structure == "diag":
+                continue
+            for j in range(len(sd)):
+                for i in range(j + 1, len(sd)):
+                    cor = cov[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0 else np.nan
+                    rows.append((term.group, term.names[j], term.names[i], cov[i, j], cor))
+        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        names = ("group", "term1", "term2", "vcov", "sdcor")
+        types = (object, object, object, float, float)
+        return self._frame({n: np.array([r[i] for r in rows], dtype=types[i]) for i, n in enumerate(names)})
+
+    def random_cov(self) -> tuple[Array, ...]:
+        """Per term, the (k, k) covariance matrix of its random effects."""
+        return tuple(self.sigma**2 * (m @ m.T) for m in self._optimum.lambdas)
+
+    def vcov(self) -> Array:
+        """(p, p) covariance matrix of the estimated fixed effects, in the order of `design.names`."""
+        return self._optimum.vcov.copy()
+
+    def confint(self, level: float = 0.95, method: str = "wald", ddf: str = "satterthwaite") -> Any:
+        """Wald intervals of the fixed effects.
+
+        Returns
+        -------
+        frame
+            term, estimate, conf_low, conf_high.
+        """
+        if method != "wald":
+            raise OptionError(f"method {method!r} is not available; allowed is 'wald'")
+        table = self.fixef(level, ddf)
+        return table[["term", "estimate", "conf_low", "conf_high"]] if self.design.kind != "pyarrow" else table.select(
+            ["term", "estimate", "conf_low", "conf_high"])
+
+    def tidy(self, level: float = 0.95) -> Any:
+        """broom's table: effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high."""
+        from .tables import tidy
+
+        return tidy(self, level)
+
+    def glance(self) -> Any:
+        """One row: nobs, npar, sigma, loglik, aic, aicc, bic, criterion, df_residual, converged, singular."""
+        from .tables import glance
+
+        return glance(self)
+
+    def augment(self) -> Any:
+        """The columns the model used with .fitted, .fixed, .resid; rows as in the data (NaN where a row was left out)."""
+        from .tables import augment
+
+        return augment(self)
+
+    # -- per row ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _eta(self) -> tuple[Array, Array]:
+        """(population, conditional) fitted values of the rows used."""
+        d = self.design
+        fixed = d.X @ self._optimum.beta
+        if d.offset is not None:
+            fixed = fixed + d.offset
+        total = fixed.copy()
+        for term, b in zip(d.terms, self._optimum.b, strict=True):
+            rows = b[term.codes]
+            total += rows[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, rows)
+        return fixed, total
+
+    def _aligned(self, values: Array) -> Array:
+        """Length of the input, NaN where a row was left out."""
+        out = np.full(self.design.n_input, np.nan)
+        out[self.design.rows] = values
+        return out
+
+    def fitted(self) -> Array:
+        """(n_input,) conditional fitted values, NaN where a row was left out."""
+        return self._aligned(self._eta[1])
+
+    def residuals(self, kind: str = "response") -> Array:
+        """(n_input,) residuals, NaN where a row was left out.
+
+        Parameters
+        ----------
+        kind : {"response", "pearson", "deviance", "quantile"}
+            y - fitted; that times sqrt(weight) (deviance), and divided by sigma as well (pearson, and quantile, which
+            for a Gaussian response is the same).
+        """
+        d = self.design
+        raw = d.y - self._eta[1]
+        root = 1.0 if d.weights is None else np.sqrt(d.weights)
+        if kind == "response":
+            return self._aligned(raw)
+        if kind == "deviance":
+            return self._aligned(raw * root)
+        if kind in ("pearson", "quantile"):
+            return self._aligned(raw * root / self.sigma)
+        raise OptionError(f"kind {kind!r} is not known; allowed are 'response', 'pearson', 'deviance', 'quantile'")
+
+    def predict(
+        self,
+        new: Any = None,
+        *,
+        groups: Any = "all",
+        kind: str = "response",
+        new_levels: str = "error",
+        interval: str | None = None,
+        level: float = 0.95,
+        marginal: bool = False,
+        seed: Any = None,
+    ) -> Any:
+        """Predictions for the rows fitted or for new ones; see `multilevel.predict.predict`."""
+        from .predict import predict
+
+        return predict(self, new, groups=groups, kind=kind, new_levels=new_levels, interval=interval, level=level,
+                       marginal=marginal, seed=seed)
+
+    def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
+        """New responses from the fitted model; see `multilevel.predict.simulate`."""
+        from .predict import simulate
+
+        return simulate(self, n, groups=groups, seed=seed)
+
+    def refit(self, y: Any, *, threads: int | None = None) -> Any:
+        """Fit the same model to another response, or to many at once.
+
+        Parameters
+        ----------
+        y : (n_input,) array or (n_input, r) array or frame
+            Rows as in the data given to the model.
+
+        Returns
+        -------
+        Fit
+            For one response.
+        Refits
+            For a two-dimensional y: `fixef()`, `varcorr()`, `glance()` with a row per response and term.
+        """
+        from .predict import refit
+
+        return refit(self, y, threads)
+
+    # -- in and out ---------------------------------------------------------------------------------------
+
+    def summary(self, ddf: str = "satterthwaite") -> str:
+        """The printed model, as text."""
+        from .tables import summary_text
+
+        return summary_text(self, ddf)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<Fit {self.formula!r} by {self.criterion_name}: {self.convergence.sentence}>"
+
+    def _repr_html_(self) -> str:
+        from .tables import summary_html
+
+        return summary_html(self)
+
+    def to_latex(self) -> str:
+        """The summary's tables for LaTeX (booktabs)."""
+        from .tables import summary_latex
+
+        return summary_latex(self)
+
+    def save(self, path: str | PathLike[str], data: bool = False) -> None:
+        """Write the fit to one small file that `multilevel.read` opens.
+
+        Parameters
+        ----------
+        data : bool
+            Keep the rows too, so that fitted values, residuals and refits work after reading.
+        """
+        from .storage import save
+
+        save(self, path, data)
+
+    @property
+    def plot(self) -> FitPlots:
+        """Plots: ``fit.plot.groups()``, ``.caterpillar()``, ``.shrinkage()``, ``.effects()``, ``.residuals()``."""
+        from .plots import FitPlots
+
+        return FitPlots(self)
+
+    # -- statsmodels' names -------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> Any:
+        """Fixed effects as a pandas Series (statsmodels' name)."""
+        return self._series(self._optimum.beta)
+
+    @property
+    def bse(self) -> Any:
+        """Standard errors of the fixed effects as a pandas Series (statsmodels' name)."""
+        return self._series(np.sqrt(np.diag(self._optimum.vcov)))
+
+    @property
+    def pvalues(self) -> Any:
+        """p-values of the fixed effects (Satterthwaite) as a pandas Series (statsmodels' name)."""
+        table = inference.t_table(self._optimum.beta, np.sqrt(np.diag(self._optimum.vcov)), self._fixed_df, 0.95)
+        return self._series(table["p_value"])
+
+    @property
+    def tvalues(self) -> Any:
+        """t statistics of the fixed effects as a pandas Series (statsmodels' name)."""
+        return self._series(self._optimum.beta / np.sqrt(np.diag(self._optimum.vcov)))
+
+    @property
+    def llf(self) -> float:
+        """`loglik` (statsmodels' name)."""
+        return self.loglik
+
+    @property
+    def resid(self) -> Array:
+        """`residuals()` (statsmodels' name)."""
+        return self.residuals()
+
+    @property
+    def fittedvalues(self) -> Array:
+        """`fitted()` (statsmodels' name)."""
+        return self.fitted()
+
+    @property
+    def scale(self) -> float:
+        """Residual variance, sigma squared (statsmodels' name)."""
+        return self.sigma**2
+
+    @property
+    def df_resid(self) -> int:
+        """`df_residual` (statsmodels' name)."""
+        return self.df_residual
+
+    def cov_params(self) -> Any:
+        """Covariance of the fixed effects as a pandas DataFrame (statsmodels' name)."""
+        import pandas as pd
+
+        return pd.DataFrame(self._optimum.vcov, index=list(self.design.names), columns=list(self.design.names))
+
+    def conf_int(self, alpha: float = 0.05) -> Any:
+        """Wald intervals as a pandas DataFrame with columns 0 and 1 (statsmodels' name)."""
+        import pandas as pd
+
+        check_level(1 - alpha)
+        table = inference.t_table(self._optimum.beta, np.sqrt(np.diag(self._optimum.vcov)), self._fixed_df, 1 - alpha)
+        return pd.DataFrame({0: table["conf_low"], 1: table["conf_high"]}, index=list(self.design.names))
+
+    def _series(self, values: Array) -> Any:
+        import pandas as pd
+
+        return pd.Series(values, index=list(self.design.names))
+
+
+def join(parts: list[Any]) -> Any:
+    """Concatenate columns of several terms; none is an empty column."""
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def check_level(level: Any) -> None:
+    """A coverage lies strictly between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
+        raise OptionError(f"level must lie between 0 and 1, for example 0.95; got {level!r}")
+
+
+def warn_of(fit: Fit) -> None:
+    """Warn, in typed classes, of what a user must not miss; the sentences stay in `fit.messages`."""
+    design = fit.design
+    if design.missing:
+        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=3)
+    if design.dropped:
+        warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=3)
+    report = fit.convergence
+    if not report.converged:
+        warnings.warn(report.sentence, ConvergenceWarning, stacklevel=3)
+    elif report.singular:
+        warnings.warn(report.sentence, SingularFitWarning, stacklevel=3)

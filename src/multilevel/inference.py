@@ -1,0 +1,72 @@
+"""Standard errors, degrees of freedom and intervals of fixed effects and their contrasts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .optimise import Curvature
+    from .reml import Engine, Optimum
+
+Array = NDArray[np.float64]
+
+
+def satterthwaite(engine: Engine, optimum: Optimum, facts: Curvature, contrasts: Array) -> Array:
+    """Satterthwaite's degrees of freedom of ``contrasts @ beta``.
+
+    ``df = 2 f**2 / (g' V g)`` with f the variance of the contrast, g its gradient by the covariance parameters and V
+    their asymptotic covariance, from the exact Hessian (Satterthwaite 1946; Kuznetsova, Brockhoff & Christensen 2017,
+    J. Stat. Softw. 82(13)). Directions whose variance was estimated as zero carry no uncertainty here.
+
+    Parameters
+    ----------
+    contrasts : (m, p) array
+
+    Returns
+    -------
+    (m,) array
+        NaN where the Hessian has no positive direction to draw on.
+    """
+    c = engine.blocks
+    state = engine.state(optimum.reml, optimum.engine_lambdas)
+    df = engine.df(optimum.reml)
+    sigma = np.sqrt(state.r2 / df)
+    rows = (contrasts @ c.x_basis).T
+    variance = _quadratic(state.l_x(), rows) * sigma**2
+    r = len(facts.directions)
+    gradient = np.empty((r + 1, rows.shape[1]))
+    for i, (up, down) in enumerate(facts.l_x):
+        gradient[i] = sigma**2 * (_quadratic(up, rows) - _quadratic(down, rows)) / (2 * facts.steps[i])
+    gradient[r] = 2 * variance / sigma
+    hessian = np.empty((r + 1, r + 1))
+    hessian[:r, :r] = facts.hessian
+    hessian[r, :r] = hessian[:r, r] = -2 * facts.r2_slope / sigma**3
+    hessian[r, r] = 4 * df / sigma**2
+    values, vectors = np.linalg.eigh(hessian)
+    keep = values > 1e-8 * values[-1]
+    projected = vectors[:, keep].T @ gradient
+    spread = 2 * np.einsum("ij,i,ij->j", projected, 1 / values[keep], projected)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: Array = np.where(spread > 0, 2 * variance**2 / spread, np.nan)
+    return out
+
+
+def _quadratic(l_x: Array, rows: Array) -> Array:
+    """Column sums of squares of L^{-1} rows."""
+    half = np.linalg.solve(l_x, rows)
+    out: Array = np.einsum("ij,ij->j", half, half)
+    return out
+
+
+def t_table(estimate: Array, std_error: Array, df: Array, level: float) -> dict[str, Array]:
+    """Statistic, two-sided p-value and interval; the normal distribution where df is infinite."""
+    from scipy.special import stdtr, stdtrit
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = estimate / std_error
+    p_value = 2 * stdtr(df, -np.abs(statistic))
+    half = stdtrit(df, 0.5 + level / 2) * std_error
+    return {"statistic": statistic, "p_value": p_value, "conf_low": estimate - half, "conf_high": estimate + half}

@@ -1,0 +1,210 @@
+"""Model = Design + family: what is fitted, unchanged by fitting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import design as designs
+from . import formula as formulas
+from .errors import OptionError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .design import Design
+    from .fit import Fit
+    from .formula import Formula
+    from .reml import Engine
+
+FAMILIES = ("gaussian",)
+
+
+class Model:
+    """One formula and one data frame.
+
+    Parameters
+    ----------
+    formula : str
+        ``"math ~ homework + (homework | schid)"``; see the formula page of the documentation.
+    data : data frame or dict of columns
+        pandas, polars, pyarrow or anything narwhals reads. Never changed.
+    family : {"gaussian"}
+        Distribution of the response.
+    link : None or "identity"
+    weights : str or (n,) array, optional
+        Precision weights: ``Var(y_i) = sigma**2 / w_i``. A row of weight zero is left out.
+    offset : str or (n,) array, optional
+        Added to the linear predictor with coefficient one; also as ``offset(x)`` in the formula.
+    contrasts : dict, optional
+        Column -> "treatment", "sum", "helmert", "poly" or a (levels, columns) matrix; holds for fixed and random effects.
+    missing : {"drop", "raise"}
+        What to do with rows that miss a value in a used column.
+    levels : dict, optional
+        Column -> order of its levels.
+
+    Raises
+    ------
+    FormulaError, ColumnError, DataError, OptionError
+        With the column, the value and the way out.
+
+    Examples
+    --------
+    >>> import multilevel as ml
+    >>> model = ml.Model("Reaction ~ Days + (Days | Subject)", ml.load("sleepstudy"))
+    >>> round(model.fit().sigma, 2)
+    25.59
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        data: Any,
+        *,
+        family: str = "gaussian",
+        link: str | None = None,
+        weights: Any = None,
+        offset: Any = None,
+        contrasts: Mapping[str, Any] | None = None,
+        priors: Mapping[str, Any] | None = None,
+        missing: str = "drop",
+        levels: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_family(family, link)
+        if priors is not None:
+            raise OptionError("priors belong to full Bayes (Model.sample), which this version does not have yet; "
+                              "leave priors out")
+        self._formula = formulas.parse(formula)
+        self._design = designs.build(self._formula, data, weights=weights, offset=offset, contrasts=contrasts,
+                                     missing=missing, levels=levels)
+        self._data = data
+        self._engine: Engine | None = None
+
+    @property
+    def formula(self) -> Formula:
+        """The formula as read."""
+        return self._formula
+
+    @property
+    def design(self) -> Design:
+        """Matrices, levels and what happened to rows and columns."""
+        return self._design
+
+    @property
+    def family(self) -> str:
+        """Distribution of the response."""
+        return "gaussian"
+
+    def engine(self, threads: int | None = None) -> Engine:
+        """Cross-products, made once; `threads` above one splits their passes over rows and levels."""
+        from . import reml
+
+        if self._engine is None:
+            self._engine = reml.Engine(self._design, threads)
+        elif threads is not None and threads != self._engine.threads:
+            self._engine = self._engine.with_threads(threads)
+        return self._engine
+
+    def fit(
+        self,
+        reml: bool = True,
+        *,
+        threads: int | None = None,
+        start: Any = None,
+        max_evaluations: int | None = None,
+    ) -> Fit:
+        """Estimate by REML (default) or maximum likelihood.
+
+        Parameters
+        ----------
+        reml : bool
+            False for maximum likelihood, which models with different fixed effects need to be compared.
+        threads : int, optional
+            Default: every processor this process may use. The answer does not depend on it.
+        start : array, optional
+            Covariance parameters (theta) to start from.
+        max_evaluations : int, optional
+            Bound on evaluations of the criterion (default 500; ten or so are usual).
+
+        Returns
+        -------
+        Fit
+            Its `convergence` says whether the answer is a minimum, and why.
+        """
+        from . import reml as engine_module
+        from .fit import Fit, warn_of
+
+        check_flag("reml", reml)
+        for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+                raise OptionError(f"{name} must be a positive whole number, got {value!r}")
+        engine = self.engine(threads)
+        first = None if start is None else engine_module.check_start(start, engine)
+        optimum = engine.fit(bool(reml), first, max_evaluations or engine_module.MAX_EVALUATIONS)
+        fit = Fit(self, optimum, engine)
+        warn_of(fit)
+        return fit
+
+    def criterion(self, theta: Any, reml: bool = True, sigma: float | None = None) -> float:
+        """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given."""
+        from .reml import check_start
+
+        engine = self.engine()
+        return engine.criterion(check_start(theta, engine), reml, sigma)
+
+    def gradient(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
+        """Derivative of the profiled criterion by theta, exact."""
+        from .reml import check_start
+
+        engine = self.engine()
+        lambdas = check_start(theta, engine)
+        grads = engine.gradient(lambdas, reml)
+        parts = [s.to_theta(g) for s, g in zip(engine.blocks.structures, grads, strict=True)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def __repr__(self) -> str:
+        d = self._design
+        return f"Model({self._formula.text!r}, {len(d.y)} rows, {len(d.names)} fixed effects, {len(d.terms)} random terms)"
+
+
+def check_family(family: Any, link: Any) -> None:
+    """Gaussian with identity link is what this version fits."""
+    if family not in FAMILIES:
+        hint = nearest(family, FAMILIES)
+        raise OptionError(f"family {family!r} is not available; allowed is 'gaussian'. {hint}".strip())
+    if link not in (None, "identity"):
+        raise OptionError(f"link {link!r} is not available for family 'gaussian'; allowed is 'identity'")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse anything but True and False, so that a string never passes for true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"{name} must be True or False, got {value!r}")
+
+
+def lmer(formula: str, data: Any, REML: bool = True, *, threads: int | None = None, **options: Any) -> Fit:
+    """Fit a linear mixed model in one call, for people who come from lme4.
+
+    Parameters
+    ----------
+    formula, data
+        As for `Model`.
+    REML : bool
+        False for maximum likelihood.
+    **options
+        Anything `Model` takes: weights, offset, contrasts, missing, levels.
+    """
+    check_flag("REML", REML)
+    check_options("lmer", options)
+    return Model(formula, data, **options).fit(REML, threads=threads)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Unknown keyword: an error that names the nearest one."""
+    allowed = ("weights", "offset", "contrasts", "missing", "levels")
+    for key in options:
+        if key not in allowed:
+            hint = nearest(key, (*allowed, "REML", "threads"))
+            raise OptionError(f"{name}() has no option {key!r}; {hint or 'allowed are ' + ', '.join(allowed)}")

@@ -1,0 +1,138 @@
+"""What the minimiser found, and the proof: curvature at the optimum by differences of the exact gradient.
+
+The search itself (trust-region Newton with the average information, in the eigenbasis of each covariance) runs in
+`src/core/trust.hpp`, because a small model's whole fit costs less than one call from Python. Here are its verdict, the
+directions in which an optimum may still move, and the Hessian that certifies it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+STATUS = ("converged", "out of evaluations", "no further progress", "start failed")
+STEP = 1e-4  # relative step of the central differences of the gradient: error about 1e-8 both ways
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why the optimum may be trusted (or not).
+
+    Attributes
+    ----------
+    status : str
+        One of STATUS.
+    evaluations, iterations, restarts : int
+        Of the deviance with its gradient; restarts leave saddles and wrong boundaries.
+    decrement : float
+        Deviance that one more Newton step promises.
+    gradient_norm : float
+        Largest derivative along free directions (whitened coordinates).
+    min_curvature : float
+        Smallest eigenvalue of the Hessian along free directions; `exact` says whether of the exact Hessian or of the
+        average information with one exact directional check.
+    null_slopes : tuple of float
+        Per component, the smallest derivative of the deviance by a variance that vanished (NaN: none vanished). At a
+        minimum on the boundary it is not negative (KKT).
+    ranks : tuple of int
+        Per component, dimensions with positive variance.
+    """
+
+    status: str
+    evaluations: int
+    iterations: int
+    restarts: int
+    decrement: float
+    gradient_norm: float
+    min_curvature: float
+    exact: bool
+    null_slopes: tuple[float, ...]
+    ranks: tuple[int, ...]
+    trace: tuple[float, ...] = field(repr=False, default=())
+
+    @property
+    def converged(self) -> bool:
+        """Whether every condition of a local minimum holds."""
+        kkt = all(not slope < -1e-4 for slope in self.null_slopes)
+        return self.status == "converged" and kkt and self.min_curvature > 0
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way a group's Lambda may move: ``left @ right.T``, with the size of what it moves."""
+
+    group: int
+    left: Array
+    right: Array
+    size: float
+
+    def matrix(self) -> Array:
+        return np.outer(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Second-order facts at the optimum, in engine coordinates.
+
+    ``hessian`` (r, r) is of the deviance at fixed sigma, ``profiled`` with sigma profiled out; ``r2_slope`` (r,)
+    differentiates the penalised residual sum of squares; ``l_x`` holds the X factor at plus and minus each step.
+    """
+
+    directions: list[Direction]
+    steps: Array
+    hessian: Array
+    profiled: Array
+    r2_slope: Array
+    l_x: list[tuple[Array, Array]]
+
+
+def free_directions(
+    lambdas: list[Array], components: list[tuple[int, list[int]]], tolerance: float = 1e-8
+) -> list[Direction]:
+    """Directions U_a V_c' (a >= c, c not vanished) of every component, lower triangular in its eigenbasis."""
+    out = []
+    for f, index in components:
+        block = lambdas[f][np.ix_(index, index)]
+        u, s, vt = np.linalg.svd(block) if len(index) > 1 else (np.eye(1), np.abs(block[0]), np.sign(block) + (block == 0))
+        k = len(lambdas[f])
+        for c in range(len(index)):
+            if s[c] <= tolerance:
+                continue
+            for a in range(c, len(index)):
+                left, right = np.zeros(k), np.zeros(k)
+                left[index], right[index] = u[:, a], vt[c]
+                out.append(Direction(f, left, right, max(float(s[c]), 0.01)))
+    return out
+
+
+def curvature(state: Any, lambdas: list[Array], directions: list[Direction], reml: bool, df: float) -> Curvature:
+    """Exact Hessian by central differences of the exact gradient; leaves the state at `lambdas`."""
+    wx = 1.0 if reml else 0.0
+    state.set(lambdas)
+    s2 = state.r2 / df
+    r = len(directions)
+    hessian, slope = np.zeros((r, r)), np.zeros(r)
+    steps = np.array([STEP * d.size for d in directions])
+    factors = []
+    moves = [d.matrix() for d in directions]
+    for i, d in enumerate(directions):
+        sides = []
+        for sign in (1.0, -1.0):
+            moved = list(lambdas)
+            moved[d.group] = lambdas[d.group] + sign * steps[i] * moves[i]
+            state.set(moved)
+            g = state.gradient(1.0, wx, state.r2 / s2)
+            sides.append((np.array([np.vdot(g[e.group], m) for e, m in zip(directions, moves, strict=True)]),
+                          state.r2, state.l_x()))
+        (up, r2_up, l_up), (down, r2_down, l_down) = sides
+        hessian[i] = (up - down) / (2 * steps[i])
+        slope[i] = (r2_up - r2_down) / (2 * steps[i])
+        factors.append((l_up, l_down))
+    state.set(lambdas)
+    hessian = (hessian + hessian.T) / 2
+    return Curvature(directions, steps, hessian, hessian - np.outer(slope, slope) / (s2 * s2 * df), slope, factors)

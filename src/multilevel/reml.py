@@ -1,0 +1,405 @@
+"""Engine for Gaussian models: REML and ML at any Lambda, and the fit.
+
+Everything public here speaks the user's coordinates; `crossprod` says how they map to the engine's. The criterion is
+-2 log-likelihood with all constants, lme4's: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), eq. 34, 41.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import crossprod, optimise
+from .covariance import lower_triangular
+from .errors import DataError, OptionError
+from .optimise import STATUS, Curvature, Evidence
+
+if TYPE_CHECKING:
+    from .crossprod import CrossProducts
+    from .design import Design
+
+Array = NDArray[np.float64]
+
+MAX_EVALUATIONS = 500
+CHEAP = 2e8  # flops: below this the exact Hessian is part of every fit, above it one directional check
+EM_FLOPS = 1e6  # above this one factorisation costs more than the two EM steps save on small variances
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Result of one fit, in the user's coordinates.
+
+    Attributes
+    ----------
+    criterion : float
+        -2 log-likelihood: the REML criterion or the ML deviance.
+    theta : (n_theta,) array
+        lme4's covariance parameters, terms in the order of the formula.
+    lambdas : tuple of (k, k) arrays
+        Per term, lower triangular: ``Cov(b) = sigma**2 * L @ L.T``.
+    sigma : float
+        Residual standard deviation (of an observation with weight one).
+    beta, vcov : (p,), (p, p) arrays
+        Fixed effects and their covariance.
+    b : tuple of (J, k) arrays
+        Conditional modes per term.
+    engine_lambdas : tuple of arrays
+        Per engine group, any square root, engine coordinates.
+    """
+
+    reml: bool
+    criterion: float
+    theta: Array
+    lambdas: tuple[Array, ...]
+    sigma: float
+    beta: Array
+    vcov: Array
+    b: tuple[Array, ...]
+    evidence: Evidence
+    engine_lambdas: tuple[Array, ...] = field(repr=False)
+
+
+class Engine:
+    """Cross-products of one design with everything that can be computed from them."""
+
+    def __init__(self, design: Design, threads: int | None = None) -> None:
+        self.threads = crossprod.default_threads() if threads is None else threads
+        self.blocks: CrossProducts = crossprod.build(design, self.threads)
+        self._states: dict[bool, Any] = {}
+
+    def with_threads(self, threads: int) -> Engine:
+        """The same cross-products with another number of threads."""
+        out = object.__new__(Engine)
+        out.threads, out.blocks, out._states = threads, self.blocks, {}
+        return out
+
+    # -- values at any Lambda -------------------------------------------------------------------------------
+
+    def state(self, reml: bool, engine_lambdas: tuple[Array, ...] | list[Array]) -> Any:
+        """Compiled factorisation at Lambda (engine coordinates); one is kept per criterion."""
+        from . import _core
+
+        if reml not in self._states:
+            self._states[reml] = _core.State(self.blocks.core, reml, self.threads)
+        state = self._states[reml]
+        if (code := state.set(list(engine_lambdas))) != 0:
+            raise DataError(_failure(code))
+        return state
+
+    def engine_lambdas(self, lambdas: tuple[Array, ...] | list[Array]) -> list[Array]:
+        """Engine coordinates of per-term factors in the user's."""
+        out = []
+        for group in self.blocks.groups:
+            joint = np.zeros((group.k, group.k))
+            for t, part in zip(group.terms, group.slices, strict=True):
+                joint[part, part] = lambdas[t]
+            out.append(np.ascontiguousarray(np.linalg.solve(group.basis, joint)))
+        return out
+
+    def criterion(self, lambdas: tuple[Array, ...], reml: bool = True, sigma: float | None = None) -> float:
+        """-2 log-likelihood at per-term factors; sigma profiled out unless given."""
+        state = self.state(reml, self.engine_lambdas(lambdas))
+        df = self.df(reml)
+        value = state.log_det_u + (state.log_det_x if reml else 0.0)
+        if sigma is None:
+            value += df * (1 + np.log(2 * np.pi * state.r2 / df))
+        else:
+            s2 = (sigma / self.blocks.scale) ** 2
+            value += df * np.log(2 * np.pi * s2) + state.r2 / s2
+        return float(value + self._constant(reml))
+
+    def gradient(self, lambdas: tuple[Array, ...], reml: bool = True) -> tuple[Array, ...]:
+        """Derivative of the profiled criterion by every entry of each term's (k, k) factor."""
+        state = self.state(reml, self.engine_lambdas(lambdas))
+        grads = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
+        out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
+        for group, g in zip(self.blocks.groups, grads, strict=True):
+            user = np.linalg.solve(group.basis.T, g)
+            for t, part in zip(group.terms, group.slices, strict=True):
+                out[t] = user[part, part]
+        return tuple(out)
+
+    def df(self, reml: bool) -> float:
+        """Divisor of the residual variance: n - p or n."""
+        return float(self.blocks.n - (self.blocks.p if reml else 0))
+
+    def _constant(self, reml: bool) -> float:
+        """What the change of coordinates adds to the engine's criterion."""
+        c = self.blocks
+        value = self.df(reml) * 2 * np.log(c.scale) - c.core.sum_log_w
+        if reml and c.p:
+            value -= 2 * np.linalg.slogdet(c.x_basis)[1]
+        return float(value)
+
+    # -- the fit ----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        reml: bool = True,
+        start: tuple[Array, ...] | None = None,
+        max_evaluations: int = MAX_EVALUATIONS,
+    ) -> Optimum:
+        """Minimise the criterion and certify the minimum."""
+        from . import _core
+
+        c = self.blocks
+        if self.df(reml) <= 0:
+            raise DataError(f"{c.n} rows cannot carry {c.p} fixed effects; give the model more rows or fewer columns")
+        initial = [np.eye(g.k) for g in c.groups] if start is None else self.engine_lambdas(start)
+        state = _core.State(c.core, reml, self.threads)
+        self._states[reml] = state
+        em = 2 if c.core.flops > EM_FLOPS else 0
+        best = _core.fit(state, initial, c.components, max_evaluations, em)
+        spent = best["evaluations"]
+        if best["status"] != 0 and start is None:
+            best, spent = self._retry(state, best, spent, max_evaluations)
+        if best["status"] == 3:
+            raise DataError(_failure(best["failure"]))
+        curved, exact, turn = self._certify(state, best, reml)
+        for _ in range(3):  # a saddle: leave it downhill along the negative direction, both ways
+            if curved > 0 or turn is None:
+                break
+            better = self._leave_saddle(state, best, turn, max_evaluations)
+            spent += better["evaluations"]
+            if not better["deviance"] < best["deviance"] - 1e-7:
+                break
+            best = {**better, "restarts": best["restarts"] + 1}
+            curved, exact, turn = self._certify(state, best, reml)
+        state.set(best["lambdas"])
+        evidence = Evidence(
+            STATUS[best["status"]], spent, best["iterations"], best["restarts"], best["decrement"],
+            best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]), tuple(best["trace"]),
+        )
+        return self._optimum(state, best["lambdas"], reml, evidence)
+
+    def _retry(self, state: Any, best: dict[str, Any], spent: int, limit: int) -> tuple[dict[str, Any], int]:
+        """Other starts after a search that did not converge; keeps the best."""
+        from . import _core
+
+        for size in (0.1, 3.0, 0.01):
+            start = [size * np.eye(g.k) for g in self.blocks.groups]
+            found = _core.fit(state, start, self.blocks.components, limit, 2)
+            spent += found["evaluations"]
+            wins = best["status"] == 3 or found["deviance"] <= best["deviance"] + 1e-9
+            if found["status"] != 3 and wins:
+                best = {**found, "restarts": best["restarts"] + 1}
+            if best["status"] == 0:
+                break
+        return best, spent
+
+    def _certify(self, state: Any, best: dict[str, Any], reml: bool) -> tuple[float, bool, list[Array] | None]:
+        """Least curvature along free directions, whether exact, and the direction it belongs to."""
+        c = self.blocks
+        directions = optimise.free_directions(best["lambdas"], c.components)
+        if not directions:
+            return np.inf, True, None
+        if c.core.flops * 6 * len(directions) < CHEAP:
+            facts = optimise.curvature(state, best["lambdas"], directions, reml, self.df(reml))
+            values, vectors = np.linalg.eigh(facts.profiled)
+            turn = [np.zeros((g.k, g.k)) for g in c.groups]
+            for weight, d in zip(vectors[:, 0], directions, strict=True):
+                turn[d.group] += weight * d.matrix()
+            return float(values[0]), True, turn
+        turn = best.get("weakest")
+        if turn is None or best["min_curvature"] <= 0:
+            return best["min_curvature"], False, turn
+        wx, step = (1.0 if reml else 0.0), 1e-3
+        state.set([a + step * b for a, b in zip(best["lambdas"], turn, strict=True)])
+        g = state.gradient(1.0, wx, self.df(reml))
+        slope = sum(float(np.vdot(a, b)) for a, b in zip(g, turn, strict=True)) / step
+        return min(slope, best["min_curvature"]), False, turn
+
+    def _leave_saddle(self, state: Any, best: dict[str, Any], turn: list[Array], limit: int) -> dict[str, Any]:
+        from . import _core
+
+        tries = []
+        for size in (0.3, -0.3):
+            start = [a + size * b for a, b in zip(best["lambdas"], turn, strict=True)]
+            tries.append(_core.fit(state, start, self.blocks.components, limit, 0))
+        return dict(min(tries, key=lambda t: t["deviance"] if t["status"] != 3 else np.inf))
+
+    def _optimum(self, state: Any, engine: list[Array], reml: bool, evidence: Evidence) -> Optimum:
+        """Everything in the user's coordinates, from the state at the optimum."""
+        c = self.blocks
+        df = self.df(reml)
+        sigma = c.scale * float(np.sqrt(state.r2 / df))
+        if not np.isfinite(sigma) or state.r2 <= 1e-14 * c.core.yy:
+            raise DataError(_failure(2))
+        solution = state.solution()
+        q = len(solution) - c.p
+        lambdas: list[Array] = [np.empty(0)] * len(c.structures)
+        b: list[Array] = [np.empty(0)] * len(c.structures)
+        at = 0
+        for group, root in zip(c.groups, engine, strict=True):
+            u = solution[at : at + group.levels * group.k].reshape(group.levels, group.k)
+            at += group.levels * group.k
+            factor = group.basis @ root
+            modes = c.scale * (u @ factor.T)
+            for t, part in zip(group.terms, group.slices, strict=True):
+                lambdas[t] = lower_triangular(factor[part, part])
+                b[t] = modes[:, part]
+        beta = c.x_basis @ (c.scale * solution[q:] + c.shift)
+        theta = [s.to_theta(m) for s, m in zip(c.structures, lambdas, strict=True)]
+        value = state.log_det_u + (state.log_det_x if reml else 0.0) + df * (1 + np.log(2 * np.pi * state.r2 / df))
+        return Optimum(
+            reml, float(value + self._constant(reml)), np.concatenate(theta) if theta else np.empty(0), tuple(lambdas),
+            sigma, beta, self.vcov_beta(state, sigma), tuple(b), evidence, tuple(engine),
+        )
+
+    def vcov_beta(self, state: Any, sigma: float) -> Array:
+        """(p, p) covariance of the fixed effects at the state's Lambda."""
+        half = np.linalg.solve(state.l_x(), self.blocks.x_basis.T) if self.blocks.p else np.zeros((0, 0))
+        return sigma**2 * (half.T @ half)
+
+    # -- uncertainty --------------------------------------------------------------------------------------------
+
+    def curvature(self, optimum: Optimum) -> Curvature:
+        """Exact Hessian at an optimum along its free directions (singular directions left out)."""
+        state = self.state(optimum.reml, optimum.engine_lambdas)
+        directions = optimise.free_directions(list(optimum.engine_lambdas), self.blocks.components)
+        return optimise.curvature(state, list(optimum.engine_lambdas), directions, optimum.reml, self.df(optimum.reml))
+
+    def conditional_cov(self, optimum: Optimum) -> tuple[Array, ...]:
+        """Per term (J, k, k): Var(b | y) at the estimated beta and covariances (lme4's condVar)."""
+        blocks = self.state(optimum.reml, optimum.engine_lambdas).inverse_blocks(1.0, 0.0)
+        out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
+        for group, root, s in zip(self.blocks.groups, optimum.engine_lambdas, blocks, strict=True):
+            factor = group.basis @ root
+            cov = optimum.sigma**2 * np.einsum("ab,jbc,dc->jad", factor, s, factor, optimize=True)
+            for t, part in zip(group.terms, group.slices, strict=True):
+                out[t] = cov[:, part, part]
+        return tuple(out)
+
+    def estimation_var(self, optimum: Optimum, x: Array, parts: list[tuple[int, NDArray[np.int32], Array]]) -> Array:
+        """Var of x'beta + sum z'b around its prediction, per row; a code below zero contributes nothing.
+
+        Parameters
+        ----------
+        x : (m, p) array
+            Fixed-effect rows in the user's columns.
+        parts : list of (term, codes (m,), Z (m, k))
+            Random effects that enter each row.
+        """
+        c = self.blocks
+        state = self.state(optimum.reml, optimum.engine_lambdas)
+        offsets = np.concatenate([[0], np.cumsum([g.levels * g.k for g in c.groups])]).astype(np.int64)
+        q = int(offsets[-1])
+        where = {t: (f, part) for f, g in enumerate(c.groups) for t, part in zip(g.terms, g.slices, strict=True)}
+        out = np.empty(len(x))
+        chunk = max(1, min(512, int(4e7 // max(q + c.p, 1))))
+        for first in range(0, len(x), chunk):
+            rows = slice(first, min(first + chunk, len(x)))
+            r = rows.stop - first
+            rhs = np.zeros((q + c.p, r))
+            rhs[q:] = (x[rows] @ c.x_basis).T
+            for t, codes, z in parts:
+                f, part = where[t]
+                group = c.groups[f]
+                effects = z[rows] @ (group.basis @ optimum.engine_lambdas[f])[part]
+                known = np.flatnonzero(codes[rows] >= 0)
+                index = offsets[f] + codes[rows][known].astype(np.int64)[:, None] * group.k + np.arange(group.k)
+                rhs[index, known[:, None]] += effects[known]
+            half = state.solve(rhs, False)
+            out[rows] = np.einsum("ij,ij->j", half, half)
+        return optimum.sigma**2 * out
+
+    # -- many responses ------------------------------------------------------------------------------------------
+
+    def refit(self, design: Design, ys: Array, optimum: Optimum, threads: int | None = None) -> dict[str, Array]:
+        """Fit r more responses on the same design, starting from an optimum.
+
+        Parameters
+        ----------
+        ys : (r, n) array
+            Responses on the design's used rows, the user's scale.
+
+        Returns
+        -------
+        dict
+            beta (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,).
+        """
+        from . import _core
+
+        c = self.blocks
+        ys, shift, scale = self._center_many(design, ys)
+        start = [np.ascontiguousarray(m + 0.1 * np.eye(len(m))) for m in optimum.engine_lambdas]
+        raw = _core.refit(
+            c.core, c.rows.codes, c.rows.z, c.rows.levels, c.rows.x, c.rows.weights, ys, start, c.components,
+            optimum.reml, MAX_EVALUATIONS, self.threads if threads is None else threads,
+        )
+        df = self.df(optimum.reml)
+        beta = (scale[:, None] * raw["beta"] + shift) @ c.x_basis.T
+        constant = self._constant(optimum.reml) - 2 * df * np.log(c.scale)
+        return {
+            "beta": beta,
+            "sigma": scale * np.sqrt(raw["r2"] / df),
+            "theta": self._thetas(raw["lambdas"]),
+            "criterion": raw["deviance"] + 2 * df * np.log(scale) + constant,
+            "converged": raw["status"] == 0,
+            "evaluations": raw["evaluations"],
+        }
+
+    def _center_many(self, design: Design, ys: Array) -> tuple[Array, Array, Array]:
+        c = self.blocks
+        rest = np.array(ys if design.offset is None else ys - design.offset, dtype=np.float64)
+        x, w = c.rows.x, c.rows.weights
+        shift = np.zeros((len(rest), c.p))
+        if c.p:
+            xw = x if w is None else w[:, None] * x
+            hat = np.linalg.solve(xw.T @ x, xw.T)
+            for _ in range(2):
+                step = rest @ hat.T
+                shift += step
+                rest -= step @ x.T
+        scale = np.sqrt(np.mean(rest * rest, axis=1))
+        constant = ~(scale > 1e-12 * np.sqrt(np.mean(ys * ys, axis=1)))
+        if constant.any():
+            raise DataError(f"response {int(np.flatnonzero(constant)[0])} of the {len(ys)} to refit is an exact linear "
+                            "function of the fixed effects; leave it out")
+        return np.ascontiguousarray(rest / scale[:, None]), shift, scale
+
+    def _thetas(self, flat: Array) -> Array:
+        """(r, n_theta) user thetas of the engine's flattened square roots."""
+        c = self.blocks
+        parts: list[Array] = [np.empty(0)] * len(c.structures)
+        at = 0
+        for group in c.groups:
+            roots = group.basis @ flat[:, at : at + group.k**2].reshape(-1, group.k, group.k)
+            at += group.k**2
+            for t, part in zip(group.terms, group.slices, strict=True):
+                rows, cols = c.structures[t].entries()
+                parts[t] = np.stack([lower_triangular(m)[rows, cols] for m in roots[:, part, part]])
+        return np.hstack(parts) if parts else np.empty((len(flat), 0))
+
+
+def _failure(code: int) -> str:
+    if code == 2:
+        return ("the random and fixed effects reproduce the response exactly, so the residual variance is zero and the "
+                "likelihood has no maximum; use fewer effects or more rows per group")
+    if code == 1:
+        return ("the cross-products are not positive definite at any start, which points to values far too large or too "
+                "small; rescale the columns of the random effects")
+    return "the objective could not be evaluated"
+
+
+def check_start(start: Any, engine: Engine) -> tuple[Array, ...]:
+    """Per-term factors from a user's theta.
+
+    Raises
+    ------
+    OptionError
+        If the length or a value is wrong.
+    """
+    structures = engine.blocks.structures
+    theta = np.asarray(start, dtype=np.float64).ravel()
+    need = sum(s.n_theta for s in structures)
+    if len(theta) != need or not np.all(np.isfinite(theta)):
+        raise OptionError(f"start must hold {need} finite covariance parameters (theta), got {theta.tolist()}")
+    out, at = [], 0
+    for s in structures:
+        out.append(s.to_lambda(theta[at : at + s.n_theta]))
+        at += s.n_theta
+    return tuple(out)
