@@ -147,10 +147,9 @@ struct State {
     // lower-triangular L of the X block, (p, p)
     nb::object l_x() {
         const Plan& plan = problem->plan;
-        const i64 first = plan.q - plan.tail;
         vec out(plan.p * plan.p, 0.0);
         for (int i = 0; i < plan.p; ++i)
-            for (int j = 0; j <= i; ++j) out[i * plan.p + j] = ev.fac.tail[(first + i) + (first + j) * plan.m];
+            for (int j = 0; j <= i; ++j) out[i * plan.p + j] = ev.fac.l_x(i, j);
         return array(std::move(out), {std::size_t(plan.p), std::size_t(plan.p)});
     }
     nb::object solve(const Array& rhs, bool backward) {
@@ -166,6 +165,44 @@ struct State {
         return array(std::move(x), {rows, std::size_t(r)});
     }
 };
+
+// Per row, v'(L L')^{-1}v with v from the row's levels (effects already times Lambda) and X; NaN off the pattern.
+static nb::object estimation_var(State& state, const Array& x, const std::vector<Codes>& codes,
+                                 const std::vector<Array>& effects) {
+    const Plan& plan = state.problem->plan;
+    const std::size_t m = x.shape(0), factors = plan.factors;
+    if (x.ndim() != 2 || x.shape(1) != std::size_t(plan.p) || codes.size() != factors || effects.size() != factors)
+        throw std::invalid_argument("estimation_var needs X (m, p) and one array of codes and effects per factor");
+    for (std::size_t f = 0; f < factors; ++f) {
+        if (codes[f].size() != m || effects[f].size() != m * plan.k[f])
+            throw std::invalid_argument("codes must be (m,) and effects (m, k)");
+        for (std::size_t i = 0; i < m; ++i)
+            if (codes[f].data()[i] >= plan.levels[f]) throw std::invalid_argument("a code lies outside its factor's levels");
+    }
+    vec out(m);
+    {
+        nb::gil_scoped_release free;
+        state.ev.inv.compute({1.0, 1.0, 0.0}, false, state.ev.threads);
+        const auto parts = ranges(m, 64);
+        parallel_for(parts.size(), m > 1000 ? state.ev.threads : 1, [&](std::size_t t) {
+            std::vector<i64> index;
+            vec value;
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
+                index.clear();
+                value.clear();
+                for (std::size_t f = 0; f < factors; ++f) {
+                    const i64 code = codes[f].data()[i];
+                    for (int c = 0; code >= 0 && c < plan.k[f]; ++c) {
+                        index.push_back(plan.offset[f] + code * plan.k[f] + c);
+                        value.push_back(effects[f].data()[i * plan.k[f] + c]);
+                    }
+                }
+                out[i] = state.ev.inv.quadratic(index, value, x.data() + i * plan.p);
+            }
+        });
+    }
+    return array(std::move(out), {m});
+}
 
 static nb::dict fit_dict(const Plan& plan, const FitResult& r, Evaluator& ev) {
     nb::dict d;
@@ -217,7 +254,8 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
     const std::size_t r = ys.shape(0);
     std::size_t width = 0;
     for (int k : plan.k) width += static_cast<std::size_t>(k) * k;
-    vec lambdas(r * width), beta(r * plan.p), r2(r), deviance(r), status(r), evaluations(r);
+    const std::size_t pp = static_cast<std::size_t>(plan.p) * plan.p;
+    vec l_x(r * pp, 0.0), lambdas(r * width), beta(r * plan.p), r2(r), deviance(r), status(r), evaluations(r);
     {
         nb::gil_scoped_release free;
         const auto parts = ranges(r, 64);
@@ -236,6 +274,8 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
                 evaluations[i] = res.evaluations;
                 r2[i] = ev.fac.r2;
                 if (res.status == 3) continue;
+                for (int a = 0; a < plan.p; ++a)
+                    for (int c = 0; c <= a; ++c) l_x[i * pp + a * plan.p + c] = ev.fac.l_x(a, c);
                 const vec sol = multilevel::solution(ev.fac);
                 for (int c = 0; c < plan.p; ++c) beta[i * plan.p + c] = sol[plan.q + c];
             }
@@ -244,6 +284,7 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
     nb::dict d;
     d["lambdas"] = array(std::move(lambdas), {r, width});
     d["beta"] = array(std::move(beta), {r, std::size_t(plan.p)});
+    d["l_x"] = array(std::move(l_x), {r, std::size_t(plan.p), std::size_t(plan.p)});
     d["r2"] = array(std::move(r2), {r});
     d["deviance"] = array(std::move(deviance), {r});
     d["status"] = array(std::move(status), {r});
@@ -388,6 +429,7 @@ NB_MODULE(_core, m) {
         .def("solution", &State::solution)
         .def("l_x", &State::l_x)
         .def("solve", &State::solve, nb::arg("rhs"), nb::arg("backward"));
+    m.def("estimation_var", &estimation_var, nb::arg("state"), nb::arg("x"), nb::arg("codes"), nb::arg("effects"));
     m.def("fit", &fit, nb::arg("state"), nb::arg("start"), nb::arg("components"), nb::arg("max_evaluations"),
           nb::arg("em_steps"));
     m.def("refit", &refit, nb::arg("problem"), nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"),

@@ -47,6 +47,10 @@ class Factor {
         return finish_tail();
     }
 
+    // entry (row, col) of the lower-triangular X block of L
+    double l_x(i64 row, i64 col) const {
+        return tail[(plan.q - plan.tail + row) + (plan.q - plan.tail + col) * plan.m];
+    }
     double* diag_block(int f, i64 node) {
         return l_diag.data() + diag_ptr[f] + (node - plan.node_offset[f]) * plan.k[f] * plan.k[f];
     }

@@ -4,6 +4,8 @@
 // k x k factor of a grouping factor is G = 2 sum_j [A Lambda S]_jj over its levels j (reverse mode through the
 // Cholesky factor; Takahashi's recursion backwards over the nodes). Nothing divides by Lambda: singular is fine.
 #pragma once
+#include <limits>
+
 #include "factor.hpp"
 
 namespace multilevel {
@@ -48,6 +50,40 @@ class Inverse {
         return s_diag.data() + fac.diag_ptr[f] + level * plan.k[f] * plan.k[f];
     }
     double tail_at(i64 row, i64 col) const { return s_tail[(row - plan.tail) + (col - plan.tail) * plan.m]; }
+
+    // v'S v for a sparse v given as ascending random-effect scalars (whole levels) and all X columns; NaN if two of
+    // its levels never met in the data, so that their entry of S was not computed
+    double quadratic(const std::vector<i64>& index, const vec& value, const double* x) const {
+        double total = 0;
+        const std::size_t count = index.size();
+        for (std::size_t i = 0; i < count;) {
+            if (index[i] >= plan.tail) {
+                for (std::size_t j = 0; j < count; ++j) {
+                    if (j < i) continue;
+                    total += (i == j ? 1 : 2) * value[i] * value[j] * tail_at(index[j], index[i]);
+                }
+                for (int c = 0; c < plan.p; ++c) total += 2 * value[i] * x[c] * tail_at(plan.q + c, index[i]);
+                ++i;
+                continue;
+            }
+            const int f = plan.factor_of(index[i]), k = plan.k[f];
+            const i64 level = (index[i] - plan.offset[f]) / k, node = plan.node_offset[f] + level;
+            const double *sd = diag_block(f, level), *sv = s.data() + plan.value_ptr[node], *mine = value.data() + i;
+            for (int a = 0; a < k; ++a) total += mine[a] * dot<0>(sd + a * k, mine, k);
+            const i32 *row = fac.rows(node), *end = row + fac.row_count(node), *at = row;
+            for (std::size_t j = i + k; j < count; ++j) {
+                at = std::lower_bound(at, end, static_cast<i32>(index[j]));
+                if (at == end || *at != index[j]) return std::numeric_limits<double>::quiet_NaN();
+                total += 2 * value[j] * dot<0>(sv + (at - row) * k, mine, k);
+            }
+            const double* border = sv + (fac.row_count(node) - 1 - plan.p) * k;
+            for (int c = 0; c < plan.p; ++c) total += 2 * x[c] * dot<0>(border + c * k, mine, k);
+            i += k;
+        }
+        for (int a = 0; a < plan.p; ++a)
+            for (int c = 0; c < plan.p; ++c) total += x[a] * x[c] * tail_at(plan.q + a, plan.q + c);
+        return total;
+    }
 
   private:
     Weights weights_;

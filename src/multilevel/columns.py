@@ -78,8 +78,13 @@ def uses_of(expressions: Iterable[Expression]) -> dict[str, Use]:
     return out
 
 
-def learn(series: Mapping[str, pd.Series[Any]], uses: Mapping[str, Use], rows: NDArray[np.int64], levels: Mapping[str, Any],
-          contrasts: Mapping[str, Any]) -> tuple[Columns, dict[str, ColumnInfo]]:
+def learn(
+    series: Mapping[str, pd.Series[Any]],
+    uses: Mapping[str, Use],
+    rows: NDArray[np.int64],
+    levels: Mapping[str, Any],
+    contrasts: Mapping[str, Any],
+) -> tuple[Columns, dict[str, ColumnInfo]]:
     """Make the columns of the data fitted, and remember what they are."""
     from .matrix import Columns
 
@@ -96,14 +101,18 @@ def learn(series: Mapping[str, pd.Series[Any]], uses: Mapping[str, Use], rows: N
             contrast = as_contrast(contrasts[name], name) if name in contrasts else default
             coded = Coded(name, codes, labels.tolist(), contrast)
             coded = coded.ordered_as(list(levels[name])) if name in levels else coded
-        infos[name] = ColumnInfo(number, coded.levels if coded else None, coded.contrast if coded else Contrast())
+        infos[name] = ColumnInfo(
+            number, coded.levels if coded else None, coded.contrast if coded else Contrast()
+        )
         _store(out, name, one, infos[name], coded)
     for name in contrasts:
         if name not in infos or infos[name].levels is None:
             allowed = [known for known, info in infos.items() if info.levels is not None]
-            raise OptionError(f"contrasts names {name!r}, which is no factor of the model"
-                              + (f"; write C({name}) in the formula" if name in infos else "")
-                              + f"; its factors are {listing(allowed)} {nearest(name, allowed)}".rstrip())
+            raise OptionError(
+                f"contrasts names {name!r}, which is no factor of the model"
+                + (f"; write C({name}) in the formula" if name in infos else "")
+                + f"; its factors are {listing(allowed)} {nearest(name, allowed)}".rstrip()
+            )
     return out, infos
 
 
@@ -112,7 +121,9 @@ def _is_number(series: pd.Series[Any], name: str, kind: str, use: Use, has_level
     numeric = kind in ("number", "bool")
     if use.numeric and (not numeric or (has_levels and use.bare)):
         if numeric:
-            raise OptionError(f"levels names {name!r}, which is also used as a number; write C({name}) where it is a factor")
+            raise OptionError(
+                f"levels names {name!r}, which is also used as a number; write C({name}) where it is a factor"
+            )
         raise frame.not_numeric(series, name, kind, use.where)
     if use.bare and kind == "date":
         raise frame.not_numeric(series, name, kind)
@@ -129,8 +140,12 @@ def _store(out: Columns, name: str, series: pd.Series[Any], info: ColumnInfo, co
         out.values[name] = coded
 
 
-def recall(series: Mapping[str, pd.Series[Any]], names: Sequence[str], infos: Mapping[str, ColumnInfo],
-           rows: NDArray[np.int64]) -> Columns:
+def recall(
+    series: Mapping[str, pd.Series[Any]],
+    names: Sequence[str],
+    infos: Mapping[str, ColumnInfo],
+    rows: NDArray[np.int64],
+) -> Columns:
     """Make the columns of new data; a level never seen is an error."""
     from .matrix import Columns
 
@@ -145,8 +160,10 @@ def recall(series: Mapping[str, pd.Series[Any]], names: Sequence[str], infos: Ma
             if len(unknown):
                 row = int(rows[int(np.flatnonzero(codes == -2)[0])])
                 shown = frame.label_text(unknown[0])
-                raise DataError(f"column {name!r} has the value {shown!r} (row {row}, counting from 0), which did not occur "
-                                f"when fitting; allowed are {listing(map(frame.label_text, info.levels), 20)}")
+                raise DataError(
+                    f"column {name!r} has the value {shown!r} (row {row}, counting from 0), which did not occur "
+                    f"when fitting; allowed are {listing(map(frame.label_text, info.levels), 20)}"
+                )
             coded = Coded(name, codes, info.levels, info.contrast)
         if info.number:
             kind = frame.column_kind(one, name)

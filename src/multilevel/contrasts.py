@@ -86,8 +86,10 @@ class Contrast:
         else:
             assert self.matrix is not None
             if self.matrix.shape[0] != count:
-                raise DataError(f"the contrast matrix of {name!r} has {self.matrix.shape[0]} rows, but {name!r} has "
-                                f"{count} levels: {listing(texts)}")
+                raise DataError(
+                    f"the contrast matrix of {name!r} has {self.matrix.shape[0]} rows, but {name!r} has "
+                    f"{count} levels: {listing(texts)}"
+                )
             matrix, fields = self.matrix, list(self.labels)
         return matrix, [f"[{_MARKS[self.kind]}{field}]" for field in fields]
 
@@ -119,15 +121,19 @@ class Coded:
         else:
             matrix = np.eye(len(self.levels))
             fields = [f"[{label_text(level)}]" for level in self.levels]
-        return {field: Dummy(self.codes, np.ascontiguousarray(matrix[:, j])) for j, field in enumerate(fields)}
+        return {
+            field: Dummy(self.codes, np.ascontiguousarray(matrix[:, j])) for j, field in enumerate(fields)
+        }
 
     def ordered_as(self, wanted: list[Any]) -> Coded:
         """The same factor with its levels in a stated order."""
         order = {label: index for index, label in enumerate(dict.fromkeys(wanted))}
         outside = [label for label in self.levels if label not in order]
         if outside:
-            raise DataError(f"column {self.name!r} has the value {outside[0]!r}, which is not among the levels given: "
-                            f"{listing(wanted)}")
+            raise DataError(
+                f"column {self.name!r} has the value {outside[0]!r}, which is not among the levels given: "
+                f"{listing(wanted)}"
+            )
         present = set(self.levels)
         kept = [label for label in order if label in present]
         position = {label: index for index, label in enumerate(kept)}
@@ -164,16 +170,20 @@ def as_contrast(spec: Any, column: str = "") -> Contrast:
         if kind in _KINDS:
             return Contrast(kind)
         hint = nearest(kind, _KINDS)
-        raise OptionError(f"unknown contrast {spec!r}{where}; {hint + ' ' if hint else ''}allowed are {listing(_KINDS)}, "
-                          "or a matrix with a row for each level")
+        raise OptionError(
+            f"unknown contrast {spec!r}{where}; {hint + ' ' if hint else ''}allowed are {listing(_KINDS)}, "
+            "or a matrix with a row for each level"
+        )
     labels = [str(label) for label in spec.columns] if hasattr(spec, "columns") else []
     try:
         matrix = np.array(spec, dtype=np.float64)
     except (TypeError, ValueError):
         matrix = np.empty(0)
     if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
-        raise OptionError(f"the contrast{where} must be one of {listing(_KINDS)}, or a finite matrix with a row for each "
-                          f"level, not {type(spec).__name__}")
+        raise OptionError(
+            f"the contrast{where} must be one of {listing(_KINDS)}, or a finite matrix with a row for each "
+            f"level, not {type(spec).__name__}"
+        )
     return Contrast("custom", None, matrix, tuple(labels or map(str, range(1, matrix.shape[1] + 1))))
 
 
@@ -199,4 +209,9 @@ class contr:  # noqa: N801  (R's name)
     poly = staticmethod(_plain("poly"))
 
 
-NAMES: dict[str, Any] = {"Treatment": treatment, "Sum": contr.sum, "Helmert": contr.helmert, "Poly": contr.poly}
+NAMES: dict[str, Any] = {
+    "Treatment": treatment,
+    "Sum": contr.sum,
+    "Helmert": contr.helmert,
+    "Poly": contr.poly,
+}

@@ -1,7 +1,8 @@
 """Bundled data: loader, source, licence.
 
-Each set is a CSV file (the largest gzipped) beside `data/index.json`, which holds its columns and, for factors, R's order
-of the levels. pandas reads them; polars is used on request only. Nothing is fetched from a network.
+Each set is a CSV file (the largest gzipped) beside `data/index.json`, which holds its columns and, for
+factors, R's order of the levels. pandas reads them; polars is used on request only. Nothing is fetched from a
+network.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def load(name: str, as_: str = "pandas") -> Any:
     Returns
     -------
     pandas.DataFrame or polars.DataFrame
-        A new frame on every call. Factors are `Categorical` with R's order of the levels, ordered where R's are, and
-        their labels are strings even where they look like numbers. In polars they are `Enum`, which keeps the order of
-        the levels but not whether a factor is ordered.
+        A new frame on every call. Factors are `Categorical` with R's order of the levels, ordered where R's
+        are, and their labels are strings even where they look like numbers. In polars they are `Enum`, which
+        keeps the order of the levels but not whether a factor is ordered.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def _check_library(as_: object) -> None:
 
 @functools.cache
 def _index() -> dict[str, dict[str, Any]]:
-    """The parsed index: name -> file, rows, columns, grouping, description, source, licence. Not to be changed."""
+    """The parsed index: name -> file, rows, columns, grouping, ... One shared object, not to be changed."""
     text = (resources.files(__package__) / "data" / "index.json").read_text(encoding="utf-8")
     index: dict[str, dict[str, Any]] = json.loads(text)
     return index
@@ -134,23 +135,24 @@ def _read_pandas(text: bytes, columns: dict[str, Any]) -> pd.DataFrame:
             types[name] = "int64"
         else:
             types[name] = pd.CategoricalDtype(kind["levels"], ordered=kind["ordered"])
-    # round_trip: the default parser may be off by one unit in the last place
-    frame = pd.read_csv(io.BytesIO(text), dtype=types, keep_default_na=False, na_values=[""],
-                        float_precision="round_trip")
+    # before pandas 3.1 the default parser may be off by one unit in the last place; since then it is exact
+    exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
+    frame: pd.DataFrame = pd.read_csv(io.BytesIO(text), dtype=types, keep_default_na=False, na_values=[""],
+                                      **exact)
     for name, kind in columns.items():
         if not isinstance(kind, str) and kind["levels"] == "numeric":
             levels, codes = np.unique(frame[name].to_numpy(), return_inverse=True)
-            labels = [str(level) for level in levels.tolist()]
-            frame[name] = pd.Categorical.from_codes(codes, categories=labels, ordered=kind["ordered"])
+            kept = pd.CategoricalDtype([str(level) for level in levels.tolist()], ordered=kind["ordered"])
+            frame[name] = pd.Categorical.from_codes(np.asarray(codes, np.int32), dtype=kept)
     return frame
 
 
 def _read_polars(text: bytes, columns: dict[str, Any]) -> pl.DataFrame:
     """Read CSV text with the types of the index; factors become Enum."""
-    pl = _polars()
-    plain = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
-    types = {name: plain[kind] if isinstance(kind, str) else pl.String for name, kind in columns.items()}
-    frame = pl.read_csv(io.BytesIO(text), schema_overrides=types)
+    polars = _polars()
+    plain = {"int": polars.Int64, "float": polars.Float64, "str": polars.String}
+    types = {name: plain[kind] if isinstance(kind, str) else polars.String for name, kind in columns.items()}
+    frame = polars.read_csv(io.BytesIO(text), schema_overrides=types)
     enums = []
     for name, kind in columns.items():
         if isinstance(kind, str):
@@ -158,8 +160,15 @@ def _read_polars(text: bytes, columns: dict[str, Any]) -> pl.DataFrame:
         levels = kind["levels"]
         if levels == "numeric":
             levels = sorted(frame[name].unique().to_list(), key=int)
-        enums.append(pl.col(name).cast(pl.Enum(levels)))
-    return frame.with_columns(enums)
+        enums.append(polars.col(name).cast(polars.Enum(levels)))
+    typed: pl.DataFrame = frame.with_columns(enums)
+    return typed
+
+
+def _version(text: str) -> tuple[int, int]:
+    """Major and minor number of a version such as "3.1.0rc1"."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _polars() -> Any:

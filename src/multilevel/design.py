@@ -15,7 +15,7 @@ from .columns import learn, uses_of
 from .contrasts import Coded, Contrast
 from .design_recipe import Grouping, New, NewTerm, Recipe, TermRecipe, to_recipe
 from .errors import ColumnError, DataError, FormulaError, OptionError, listing, nearest
-from .expressions import Expression, analyse, column, evaluate
+from .expressions import Expression, analyse, evaluate
 from .formula import Bar, Formula, model_text, quoted
 from .rank import dependent_columns
 
@@ -144,9 +144,16 @@ class _Plan:
     offset: str | None
 
 
-def build(formula: Formula, data: Any, *, weights: Any = None, offset: Any = None,
-          contrasts: Mapping[str, Any] | None = None, missing: str = "drop",
-          levels: Mapping[str, Any] | None = None) -> Design:
+def build(
+    formula: Formula,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    missing: str = "drop",
+    levels: Mapping[str, Any] | None = None,
+) -> Design:
     """Turn a formula and a data frame into a design.
 
     Parameters
@@ -181,17 +188,46 @@ def build(formula: Formula, data: Any, *, weights: Any = None, offset: Any = Non
     y = _response(plan, series, rows)
     weight = _weights(plan, series, extra)
     columns, infos = learn(series, uses_of(plan.expressions), rows, levels or {}, contrasts or {})
-    messages += [f"Column {name!r} has the single value {frame.label_text(info.levels[0])!r} in the rows used."
-                 for name, info in infos.items() if info.levels is not None and len(info.levels) == 1]
+    messages += [
+        f"Column {name!r} has the single value {frame.label_text(info.levels[0])!r} in the rows used."
+        for name, info in infos.items()
+        if info.levels is not None and len(info.levels) == 1
+    ]
     X, all_names, kept, Zs, offsets, state = _matrices(plan, columns)
     total = _total_offset(plan, offsets, series, extra, rows)
     dropped = tuple(name for index, name in enumerate(all_names) if index not in set(kept.tolist()))
     if dropped:
         messages.append(_dropped_message(dropped))
     terms, recipes = _terms(plan, series, Zs, levels or {}, len(y))
-    recipe = Recipe(plan.fixed, kept, all_names, recipes, tuple(plan.offsets), plan.offset, "offset" in extra, infos, state)
-    return Design(formula, formula.response, y, X, tuple(all_names[index] for index in kept), dropped, all_names, terms,
-                  weight, total, rows, table.n, counts, table.kind, tuple(messages), recipe)
+    recipe = Recipe(
+        plan.fixed,
+        kept,
+        all_names,
+        recipes,
+        tuple(plan.offsets),
+        plan.offset,
+        "offset" in extra,
+        infos,
+        state,
+    )
+    return Design(
+        formula,
+        formula.response,
+        y,
+        X,
+        tuple(all_names[index] for index in kept),
+        dropped,
+        all_names,
+        terms,
+        weight,
+        total,
+        rows,
+        table.n,
+        counts,
+        table.kind,
+        tuple(messages),
+        recipe,
+    )
 
 
 # -- what to read ---------------------------------------------------------------------------------------------
@@ -202,16 +238,25 @@ def _plan(formula: Formula, names: Sequence[str], weights: Any, offset: Any) -> 
 
     response = analyse(formula.response, response=True)
     if re.search(r"\b(cbind|trials)\s*\(", formula.response) or "|" in response.code:
-        raise FormulaError(f"the response {formula.response} counts successes: that needs the family binomial, which is "
-                           "not available for a gaussian model", formula.text, formula.text.find(formula.response))
+        raise FormulaError(
+            f"the response {formula.response} counts successes: that needs the family binomial, which is "
+            "not available for a gaussian model",
+            formula.text,
+            formula.text.find(formula.response),
+        )
     grouping = list(dict.fromkeys(name for bar in formula.bars for name in bar.groups))
-    named = {"weights": weights if isinstance(weights, str) else None, "offset": offset if isinstance(offset, str) else None}
+    named = {
+        "weights": weights if isinstance(weights, str) else None,
+        "offset": offset if isinstance(offset, str) else None,
+    }
     taken = {*response.columns, *grouping, *(name for name in named.values() if name)}
     fixed = _without_dot(formula, names, taken)
     sides = [model_text(bar.effects, formula.text, bar.start) for bar in formula.bars]
     offsets = [f"0 + I({analyse(text).text})" for text in formula.offsets]
     expressions = [one for side in dict.fromkeys([fixed, *sides, *offsets]) for one in factors_of(side)]
-    return _Plan(formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"])
+    return _Plan(
+        formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"]
+    )
 
 
 def _without_dot(formula: Formula, names: Sequence[str], taken: set[str]) -> str:
@@ -260,13 +305,19 @@ def _arrays(table: frame.Table, data: Any, weights: Any, offset: Any) -> dict[st
             continue
         index = getattr(given, "index", None)
         if table.kind == "pandas" and hasattr(index, "equals") and not index.equals(data.index):
-            raise DataError(f"the index of the {what} differs from the index of the data; give an array, or align them")
+            raise DataError(
+                f"the index of the {what} differs from the index of the data; give an array, or align them"
+            )
         try:
             values = np.array(given, dtype=np.float64)
         except (TypeError, ValueError):
-            raise DataError(f"{what} must be a column name or an array of numbers, not {type(given).__name__}") from None
+            raise DataError(
+                f"{what} must be a column name or an array of numbers, not {type(given).__name__}"
+            ) from None
         if values.shape != (table.n,):
-            raise DataError(f"{what} must have one value for each of the {table.n} rows; the shape given is {values.shape}")
+            raise DataError(
+                f"{what} must have one value for each of the {table.n} rows; the shape given is {values.shape}"
+            )
         out[what] = values
     return out
 
@@ -274,8 +325,9 @@ def _arrays(table: frame.Table, data: Any, weights: Any, offset: Any) -> dict[st
 # -- rows -----------------------------------------------------------------------------------------------------
 
 
-def _rows(n: int, plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix],
-          missing: str) -> tuple[Rows, dict[str, int], list[str]]:
+def _rows(
+    n: int, plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix], missing: str
+) -> tuple[Rows, dict[str, int], list[str]]:
     """Rows to use, missing values by column, sentences."""
     keep = np.ones(n, dtype=bool)
     counts: dict[str, int] = {}
@@ -290,12 +342,16 @@ def _rows(n: int, plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapp
         shown = ", ".join(f"{name!r} in {count}" for name, count in counts.items())
         if missing == "raise":
             first = int(np.flatnonzero(~keep)[0])
-            raise DataError(f"{dropped} of {n} rows have missing values ({shown}), first row {first} (counting from 0); fill "
-                            "them, or use missing='drop'")
+            raise DataError(
+                f"{dropped} of {n} rows have missing values ({shown}), first row {first} (counting from 0); fill "
+                "them, or use missing='drop'"
+            )
         if dropped == n:
             worst = max(counts, key=lambda name: counts[name])
-            raise DataError(f"no row is left: every row has a missing value ({shown}); column {worst!r} alone is missing in "
-                            f"{counts[worst]} of {n}")
+            raise DataError(
+                f"no row is left: every row has a missing value ({shown}); column {worst!r} alone is missing in "
+                f"{counts[worst]} of {n}"
+            )
         messages.append(f"{dropped} of {n} rows were left out because of missing values: {shown}.")
     zero = _zero_weights(plan, series, extra, keep)
     if zero is not None:
@@ -313,8 +369,9 @@ def _strike(keep: NDArray[np.bool_], counts: dict[str, int], name: str, holes: N
         np.logical_and(keep, ~holes, out=keep)
 
 
-def _zero_weights(plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix],
-                  keep: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+def _zero_weights(
+    plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix], keep: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
     """Rows of weight zero among those kept; refuses weights that are negative or no numbers."""
     name = plan.weights or "weights"
     values = extra.get("weights")
@@ -325,8 +382,10 @@ def _zero_weights(plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapp
     with np.errstate(invalid="ignore"):
         bad = np.flatnonzero(keep & ~((values >= 0) & (values < np.inf)))
     if len(bad):
-        raise DataError(f"{name!r} is {values[bad[0]]} in row {int(bad[0])} (counting from 0); weights are finite and at "
-                        "least zero (precision weights: the residual variance is sigma^2 / weight)")
+        raise DataError(
+            f"{name!r} is {values[bad[0]]} in row {int(bad[0])} (counting from 0); weights are finite and at "
+            "least zero (precision weights: the residual variance is sigma^2 / weight)"
+        )
     zero = keep & (values == 0)
     return zero if zero.any() else None
 
@@ -340,10 +399,14 @@ def _response(plan: _Plan, series: Mapping[str, pd.Series[Any]], rows: Rows) -> 
     for one in plan.response.columns:
         kind = frame.column_kind(series[one], one)
         if kind == "bool" and plan.response.plain:
-            raise DataError(f"the response {one!r} holds True and False; yes/no outcomes need the family binomial, which a "
-                            "gaussian model is not. To treat it as 0 and 1 write astype(float)")
+            raise DataError(
+                f"the response {one!r} holds True and False; yes/no outcomes need the family binomial, which a "
+                "gaussian model is not. To treat it as 0 and 1 write astype(float)"
+            )
         if kind not in ("number", "bool"):
-            raise frame.not_numeric(series[one], one, kind, f"the response {name}" if not plan.response.plain else "")
+            raise frame.not_numeric(
+                series[one], one, kind, f"the response {name}" if not plan.response.plain else ""
+            )
         values[one] = frame.numbers(series[one], one)
     if plan.response.plain:
         y = values[plan.response.columns[0]]
@@ -354,7 +417,9 @@ def _response(plan: _Plan, series: Mapping[str, pd.Series[Any]], rows: Rows) -> 
         raise DataError(f"the response {name} gives {y.shape} values for {len(rows)} rows")
     _finite(y, f"the response {name!r}", rows, values)
     if (y == y[0]).all():
-        raise DataError(f"the response {name!r} is {y[0]:g} in all {len(y)} rows used; there is nothing to explain")
+        raise DataError(
+            f"the response {name!r} is {y[0]:g} in all {len(y)} rows used; there is nothing to explain"
+        )
     return y
 
 
@@ -376,9 +441,14 @@ def _finite(values: Matrix, what: str, rows: Rows, columns: Mapping[str, Matrix]
     if len(bad):
         row = int(bad[0])
         value = "not a number" if np.isnan(values[row]) else f"{values[row]}"
-        beside = ", ".join(f"{name} = {one[row]:g}" for name, one in (columns or {}).items() if name not in what.split("'"))
-        raise DataError(f"{what} is {value} in row {int(rows[row])} (counting from 0)" + (f", where {beside}" if beside else "")
-                        + "; correct it, or set it to missing")
+        beside = ", ".join(
+            f"{name} = {one[row]:g}" for name, one in (columns or {}).items() if name not in what.split("'")
+        )
+        raise DataError(
+            f"{what} is {value} in row {int(rows[row])} (counting from 0)"
+            + (f", where {beside}" if beside else "")
+            + "; correct it, or set it to missing"
+        )
 
 
 def _weights(plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix]) -> Matrix | None:
@@ -387,8 +457,13 @@ def _weights(plan: _Plan, series: Mapping[str, pd.Series[Any]], extra: Mapping[s
     return extra.get("weights")
 
 
-def _total_offset(plan: _Plan, parts: Sequence[Matrix], series: Mapping[str, pd.Series[Any]], extra: Mapping[str, Matrix],
-                  rows: Rows) -> Matrix | None:
+def _total_offset(
+    plan: _Plan,
+    parts: Sequence[Matrix],
+    series: Mapping[str, pd.Series[Any]],
+    extra: Mapping[str, Matrix],
+    rows: Rows,
+) -> Matrix | None:
     """Sum of offset() in the formula and of the argument."""
     every = [part[:, 0] for part in parts]
     if plan.offset:
@@ -407,13 +482,16 @@ def _total_offset(plan: _Plan, parts: Sequence[Matrix], series: Mapping[str, pd.
 # -- matrices -------------------------------------------------------------------------------------------------
 
 
-def _matrices(plan: _Plan, columns: Any) -> tuple[Matrix, tuple[str, ...], NDArray[np.int64], list[Any], list[Matrix],
-                                                   dict[str, Any]]:
+def _matrices(
+    plan: _Plan, columns: Any
+) -> tuple[Matrix, tuple[str, ...], NDArray[np.int64], list[Any], list[Matrix], dict[str, Any]]:
     """X with its names and kept columns, (Z, names) of each bar, offsets, state; equal sides are made once."""
     from .matrix import materialise
 
     alone = {side for side in plan.sides if side == "1"}  # an intercept alone needs no matrix
-    sides = list(dict.fromkeys([plan.fixed, *(side for side in plan.sides if side not in alone), *plan.offsets]))
+    sides = list(
+        dict.fromkeys([plan.fixed, *(side for side in plan.sides if side not in alone), *plan.offsets])
+    )
     state: dict[str, Any] = {}
     made = dict(zip(sides, materialise(sides, columns, state), strict=True))
     X, all_names = made[plan.fixed]
@@ -437,14 +515,17 @@ def _dropped_message(dropped: tuple[str, ...]) -> str:
 # -- random-effects terms -------------------------------------------------------------------------------------
 
 
-def _terms(plan: _Plan, series: Mapping[str, pd.Series[Any]], Zs: Sequence[Any], levels: Mapping[str, Any],
-           n: int) -> tuple[tuple[Term, ...], tuple[TermRecipe, ...]]:
+def _terms(
+    plan: _Plan, series: Mapping[str, pd.Series[Any]], Zs: Sequence[Any], levels: Mapping[str, Any], n: int
+) -> tuple[tuple[Term, ...], tuple[TermRecipe, ...]]:
     single: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
     groups: dict[tuple[str, ...], tuple[NDArray[np.int32], Grouping, NDArray[Any]]] = {}
     terms, recipes = [], []
     for bar, side, (Z, names) in zip(plan.formula.bars, plan.sides, Zs, strict=True):
         if not names:
-            raise FormulaError("the term has no effects; write 1 for an intercept", plan.formula.text, bar.start, bar.end)
+            raise FormulaError(
+                "the term has no effects; write 1 for an intercept", plan.formula.text, bar.start, bar.end
+            )
         if bar.groups not in groups:
             groups[bar.groups] = _group(bar, series, levels, single)
         codes, grouping, labels = groups[bar.groups]
@@ -454,8 +535,12 @@ def _terms(plan: _Plan, series: Mapping[str, pd.Series[Any]], Zs: Sequence[Any],
     return tuple(terms), tuple(recipes)
 
 
-def _group(bar: Bar, series: Mapping[str, pd.Series[Any]], levels: Mapping[str, Any],
-           single: dict[str, tuple[NDArray[np.int32], NDArray[Any]]]) -> tuple[NDArray[np.int32], Grouping, NDArray[Any]]:
+def _group(
+    bar: Bar,
+    series: Mapping[str, pd.Series[Any]],
+    levels: Mapping[str, Any],
+    single: dict[str, tuple[NDArray[np.int32], NDArray[Any]]],
+) -> tuple[NDArray[np.int32], Grouping, NDArray[Any]]:
     for name in bar.groups:
         if name not in single:
             codes, labels = frame.factor(series[name], name)
@@ -483,12 +568,18 @@ def _check_term(bar: Bar, names: Sequence[str], count: int, n: int) -> None:
     """Refuse terms whose variance cannot be told from the residual."""
     shown = f"({bar.effects} {'||' if bar.structure == 'diag' else '|'} {bar.group})"
     if count < 2:
-        raise DataError(f"the grouping factor {bar.group!r} has a single level in the rows used; a variance between groups "
-                        f"needs at least two (five or more to be of use). Drop {shown}")
+        raise DataError(
+            f"the grouping factor {bar.group!r} has a single level in the rows used; a variance between groups "
+            f"needs at least two (five or more to be of use). Drop {shown}"
+        )
     if count == n:
-        raise DataError(f"the grouping factor {bar.group!r} has a level for each of the {n} rows used, so that its effects "
-                        f"cannot be told from the residuals; drop {shown}, or use a coarser factor")
+        raise DataError(
+            f"the grouping factor {bar.group!r} has a level for each of the {n} rows used, so that its effects "
+            f"cannot be told from the residuals; drop {shown}, or use a coarser factor"
+        )
     width = 1 if bar.structure == "diag" else len(names)
     if count * width >= n and bar.structure != "ar1":
-        raise DataError(f"the term {shown} has {count} x {width} = {count * width} random effects, but only {n} rows are used; "
-                        "its variances cannot be told from the residual variance. Use fewer effects in it")
+        raise DataError(
+            f"the term {shown} has {count} x {width} = {count * width} random effects, but only {n} rows are used; "
+            "its variances cannot be told from the residual variance. Use fewer effects in it"
+        )

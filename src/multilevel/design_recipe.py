@@ -133,8 +133,10 @@ def _extend(series: pd.Series[Any], name: str, known: NDArray[Any]) -> tuple[Cod
         return codes, known
     if len(known) and _is_text(known[0]) != _is_text(unknown[0]):
         kinds = {True: "text", False: "no text"}
-        raise DataError(f"column {name!r} was {kinds[_is_text(known[0])]} when fitting (such as {known[0]!r}), and is "
-                        f"{kinds[_is_text(unknown[0])]} now ({unknown[0]!r}); convert it")
+        raise DataError(
+            f"column {name!r} was {kinds[_is_text(known[0])]} when fitting (such as {known[0]!r}), and is "
+            f"{kinds[_is_text(unknown[0])]} now ({unknown[0]!r}); convert it"
+        )
     labels = np.empty(len(known) + len(unknown), dtype=object)
     labels[: len(known)], labels[len(known) :] = known, unknown
     own, _ = frame.lookup(series, name, labels)
@@ -202,13 +204,18 @@ class Recipe:
             Needed where the model was fitted with an array as offset.
         """
         chosen = [index for index, term in enumerate(self.terms) if term.group in self._wanted(groups)]
-        sides = [self.fixed, *dict.fromkeys(side for i in chosen if (side := self.terms[i].side) not in (None, self.fixed))]
+        sides = [
+            self.fixed,
+            *dict.fromkeys(side for i in chosen if (side := self.terms[i].side) not in (None, self.fixed)),
+        ]
         names, where = self._columns([*sides, *self.offsets])
         table = frame.Table(new)
         named = offset if isinstance(offset, str) else (self.offset_column if offset is None else None)
         needed = [*names, *([named] if named else [])]
         grouping = [name for index in chosen for name in self.terms[index].grouping.columns]
-        first = [] if needed or grouping else list(table.names[:1])  # an intercept alone: any column tells the rows
+        first = (
+            [] if needed or grouping else list(table.names[:1])
+        )  # an intercept alone: any column tells the rows
         series = table.load([*needed, *grouping, *first], where)
         complete = np.ones(table.n, dtype=bool)
         for name in needed:
@@ -219,8 +226,13 @@ class Recipe:
         made, offset_total = self._matrices(sides, series, names, complete, extra)
         terms = tuple(self._term(index, series, made) for index in chosen)
         X = made[self.fixed]
-        return New(X if len(self.kept) == X.shape[1] else np.ascontiguousarray(X[:, self.kept]), terms, offset_total,
-                   complete, table.kind)
+        return New(
+            X if len(self.kept) == X.shape[1] else np.ascontiguousarray(X[:, self.kept]),
+            terms,
+            offset_total,
+            complete,
+            table.kind,
+        )
 
     def _wanted(self, groups: str | Iterable[str] | None) -> set[str]:
         known = list(dict.fromkeys(term.group for term in self.terms))
@@ -233,8 +245,10 @@ class Recipe:
         out = set(groups)
         for name in out:
             if name not in known:
-                raise OptionError(f"{name!r} is no grouping factor of the model; {nearest(name, known)} It has "
-                                  f"{listing(known)}; or give groups='all' or None".replace("  ", " "))
+                raise OptionError(
+                    f"{name!r} is no grouping factor of the model; {nearest(name, known)} It has "
+                    f"{listing(known)}; or give groups='all' or None".replace("  ", " ")
+                )
         return out
 
     def _columns(self, sides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -243,7 +257,9 @@ class Recipe:
         uses = uses_of(one for side in sides for one in factors_of(side))
         return list(uses), {name: use.where for name, use in uses.items()}
 
-    def _extra_offset(self, series: Mapping[str, Any], named: str | None, offset: Any, n: int) -> Matrix | None:
+    def _extra_offset(
+        self, series: Mapping[str, Any], named: str | None, offset: Any, n: int
+    ) -> Matrix | None:
         """The part of the offset that is no expression of the formula."""
         if named:
             return frame.numbers(series[named], named)
@@ -253,12 +269,20 @@ class Recipe:
                 raise DataError(f"the offset has shape {values.shape}, but the new data have {n} rows")
             return values
         if self.offset_array:
-            raise DataError("the model was fitted with an array as offset; give the offset of the new rows as well "
-                            "(offset=...), or fit with the name of a column")
+            raise DataError(
+                "the model was fitted with an array as offset; give the offset of the new rows as well "
+                "(offset=...), or fit with the name of a column"
+            )
         return None
 
-    def _matrices(self, sides: list[str], series: Mapping[str, Any], names: list[str], complete: NDArray[np.bool_],
-                  extra: Matrix | None) -> tuple[dict[str, Matrix], Matrix | None]:
+    def _matrices(
+        self,
+        sides: list[str],
+        series: Mapping[str, Any],
+        names: list[str],
+        complete: NDArray[np.bool_],
+        extra: Matrix | None,
+    ) -> tuple[dict[str, Matrix], Matrix | None]:
         """Matrix of each side, NaN in rows that are not complete, and the whole offset."""
         from .matrix import materialise
 
@@ -267,7 +291,10 @@ class Recipe:
         part = series if whole else {name: series[name].iloc[rows] for name in names}
         every = [*sides, *self.offsets]
         if len(rows):
-            made = [one for one, _ in materialise(every, recall(part, names, self.infos, rows), _copied(self.state))]
+            made = [
+                one
+                for one, _ in materialise(every, recall(part, names, self.infos, rows), _copied(self.state))
+            ]
         else:
             widths = {self.fixed: len(self.all_names)} | {t.side: len(t.names) for t in self.terms if t.side}
             made = [np.empty((0, widths.get(side, 1))) for side in every]

@@ -42,7 +42,9 @@ class FormulaError(MultilevelError):
         Span of the fault in `formula`.
     """
 
-    def __init__(self, message: str, formula: str = "", start: int | None = None, end: int | None = None) -> None:
+    def __init__(
+        self, message: str, formula: str = "", start: int | None = None, end: int | None = None
+    ) -> None:
         self.message = message
         self.formula = formula
         self.start = start
@@ -118,7 +120,9 @@ def _pointer(formula: str, start: int | None, end: int | None) -> str:
     first = min(max(start, 0), len(shown))
     last = min(max(end if end is not None else first + 1, first + 1), len(shown) + 1)
     window, shift = _window(shown, first, last)
-    return f"\n  {window}\n  {' ' * (first - shift)}{'^' * min(last - first, len(window) + 1 - (first - shift))}"
+    return (
+        f"\n  {window}\n  {' ' * (first - shift)}{'^' * min(last - first, len(window) + 1 - (first - shift))}"
+    )
 
 
 def _window(shown: str, first: int, last: int, width: int = 100) -> tuple[str, int]:

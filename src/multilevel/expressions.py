@@ -18,7 +18,16 @@ import numpy as np
 
 from .errors import FormulaError, listing, nearest
 
-__all__ = ["CONTRAST_NAMES", "ELEMENTWISE", "Expression", "analyse", "check_expression", "column", "evaluate", "translate"]
+__all__ = [
+    "CONTRAST_NAMES",
+    "ELEMENTWISE",
+    "Expression",
+    "analyse",
+    "check_expression",
+    "column",
+    "evaluate",
+    "translate",
+]
 
 MAX_LENGTH = 4_000
 
@@ -28,12 +37,57 @@ def _exp10(x: Any) -> Any:
 
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    **{name: getattr(np, name) for name in (
-        "sqrt", "cbrt", "abs", "sign", "square", "log", "log2", "log10", "log1p", "exp", "exp2", "expm1", "sin", "cos",
-        "tan", "arcsin", "arccos", "arctan", "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh",
-        "floor", "ceil", "trunc", "round", "clip", "minimum", "maximum", "where", "power", "deg2rad", "rad2deg")},
-    "exp10": _exp10, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh,
-    "atanh": np.arctanh, "ceiling": np.ceil, "pmin": np.minimum, "pmax": np.maximum,
+    **{
+        name: getattr(np, name)
+        for name in (
+            "sqrt",
+            "cbrt",
+            "abs",
+            "sign",
+            "square",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+            "exp",
+            "exp2",
+            "expm1",
+            "sin",
+            "cos",
+            "tan",
+            "arcsin",
+            "arccos",
+            "arctan",
+            "arctan2",
+            "sinh",
+            "cosh",
+            "tanh",
+            "arcsinh",
+            "arccosh",
+            "arctanh",
+            "floor",
+            "ceil",
+            "trunc",
+            "round",
+            "clip",
+            "minimum",
+            "maximum",
+            "where",
+            "power",
+            "deg2rad",
+            "rad2deg",
+        )
+    },
+    "exp10": _exp10,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "ceiling": np.ceil,
+    "pmin": np.minimum,
+    "pmax": np.maximum,
 }
 CONTRAST_NAMES = ("Treatment", "Sum", "Helmert", "Poly")
 _FACTOR = ("C", "factor")
@@ -49,9 +103,33 @@ _PIECE = re.compile(
     r"|(?P<power>\^)"
 )
 _NODES = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare,
-    ast.Attribute, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.UAdd, ast.USub, ast.Eq,
-    ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.List, ast.Tuple,
+    ast.Expression,
+    ast.Call,
+    ast.keyword,
+    ast.Name,
+    ast.Load,
+    ast.Constant,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Compare,
+    ast.Attribute,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.FloorDiv,
+    ast.Mod,
+    ast.Pow,
+    ast.UAdd,
+    ast.USub,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+    ast.List,
+    ast.Tuple,
 )
 
 
@@ -97,7 +175,11 @@ def translate(text: str) -> str:
             return str(found["skip"])
         if found["call"] is not None:
             return _R_CALLS.get(name, str(name))
-        if found["kwarg"] is not None or name in ("True", "False", "None") or name.startswith(("np.", "contr.")):
+        if (
+            found["kwarg"] is not None
+            or name in ("True", "False", "None")
+            or name.startswith(("np.", "contr."))
+        ):
             return str(name)
         if name in _R_CONSTANTS:
             return _R_CONSTANTS[name]
@@ -132,8 +214,15 @@ def analyse(text: str, response: bool = False) -> Expression:
     numeric: dict[str, None] = {}
     wrapped: dict[str, None] = {}
     _collect(tree.body, aliases, numeric, wrapped)
-    return Expression(translated.strip(), tuple({**numeric, **wrapped}), () if plain else tuple(numeric), tuple(wrapped),
-                      code.strip(), aliases, plain)
+    return Expression(
+        translated.strip(),
+        tuple({**numeric, **wrapped}),
+        () if plain else tuple(numeric),
+        tuple(wrapped),
+        code.strip(),
+        aliases,
+        plain,
+    )
 
 
 def check_expression(text: str, formula: str, at: int, response: bool = False) -> None:
@@ -198,10 +287,23 @@ class _Checker(ast.NodeVisitor):
     def generic_visit(self, node: ast.AST) -> None:
         allowed = isinstance(node, _NODES) or (self.response and isinstance(node, ast.BitOr))
         if not allowed:
-            words = {"BitOr": "|", "BitAnd": "&", "BitXor": "^", "Invert": "~", "BoolOp": "and/or", "Not": "not",
-                     "Subscript": "[ ]", "Starred": "*", "Lambda": "lambda", "IfExp": "if", "MatMult": "@"}
-            _fail(f"{words.get(type(node).__name__, type(node).__name__)} cannot be used in a formula; "
-                  "compute a column first")
+            words = {
+                "BitOr": "|",
+                "BitAnd": "&",
+                "BitXor": "^",
+                "Invert": "~",
+                "BoolOp": "and/or",
+                "Not": "not",
+                "Subscript": "[ ]",
+                "Starred": "*",
+                "Lambda": "lambda",
+                "IfExp": "if",
+                "MatMult": "@",
+            }
+            _fail(
+                f"{words.get(type(node).__name__, type(node).__name__)} cannot be used in a formula; "
+                "compute a column first"
+            )
         super().generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
@@ -252,7 +354,9 @@ def _number(node: ast.AST) -> float | None:
     return None
 
 
-def _collect(node: ast.AST, aliases: Mapping[str, str], numeric: dict[str, None], wrapped: dict[str, None]) -> None:
+def _collect(
+    node: ast.AST, aliases: Mapping[str, str], numeric: dict[str, None], wrapped: dict[str, None]
+) -> None:
     """Gather column names, those in arithmetic apart from those wrapped by C() or factor()."""
     if isinstance(node, ast.Name):
         numeric[aliases.get(node.id, node.id)] = None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import inference
-from .errors import ConvergenceWarning, MissingRowsWarning, OptionError, RankWarning, SingularFitWarning
+from .errors import ConvergenceWarning, DataError, MissingRowsWarning, OptionError, RankWarning, SingularFitWarning
 from .frame import like
 
 if TYPE_CHECKING:
@@ -321,12 +321,18 @@ class Fit:
 
         return augment(self)
 
+    def rows_of_data(self) -> Design:
+        """The design, where the rows are still there (a fit saved without its data has none)."""
+        if self.design.y is None:
+            raise DataError("this fit was saved without its data, which this needs; save it with save(path, data=True)")
+        return self.design
+
     # -- per row ------------------------------------------------------------------------------------------
 
     @cached_property
     def _eta(self) -> tuple[Array, Array]:
         """(population, conditional) fitted values of the rows used."""
-        d = self.design
+        d = self.rows_of_data()
         fixed = d.X @ self._optimum.beta
         if d.offset is not None:
             fixed = fixed + d.offset
@@ -355,7 +361,7 @@ class Fit:
             y - fitted; that times sqrt(weight) (deviance), and divided by sigma as well (pearson, and quantile, which
             for a Gaussian response is the same).
         """
-        d = self.design
+        d = self.rows_of_data()
         raw = d.y - self._eta[1]
         root = 1.0 if d.weights is None else np.sqrt(d.weights)
         if kind == "response":

@@ -137,7 +137,9 @@ def model_text(text: str, formula: str = "", at: int = 0) -> str:
     try:
         side = reader.side(closing=False)
     except FormulaError as error:
-        raise FormulaError(error.message, formula or text, (error.start or 0) + at, (error.end or 0) + at) from None
+        raise FormulaError(
+            error.message, formula or text, (error.start or 0) + at, (error.end or 0) + at
+        ) from None
     if side.bars or side.offsets:
         raise FormulaError("a random-effects term or an offset cannot stand here", formula or text, at)
     return side.text()
@@ -186,7 +188,9 @@ def _refuse_twins(bars: list[Bar], text: str) -> None:
     for bar in bars:
         key = (bar.structure, model_text(bar.effects), bar.groups)
         if key in seen:
-            _fail(f"the term ({bar.effects} | {bar.group}) is given twice; keep one", text, bar.start, bar.end)
+            _fail(
+                f"the term ({bar.effects} | {bar.group}) is given twice; keep one", text, bar.start, bar.end
+            )
         seen[key] = bar
 
 
@@ -217,9 +221,16 @@ class _Reader:
         for operator in _OPERATORS:
             if text.startswith(operator, start):
                 return self._take("op", operator, start, start + len(operator))
-        advice = {"=": "; use ~", '"': "; column names go without quotes, or in backticks", "'": "; column names "
-                  "go without quotes, or in backticks", "{": "; use I( )", "<": "; comparisons go inside I( )",
-                  ">": "; comparisons go inside I( )", "[": "; indexing is not possible", "]": ""}
+        advice = {
+            "=": "; use ~",
+            '"': "; column names go without quotes, or in backticks",
+            "'": "; column names go without quotes, or in backticks",
+            "{": "; use I( )",
+            "<": "; comparisons go inside I( )",
+            ">": "; comparisons go inside I( )",
+            "[": "; indexing is not possible",
+            "]": "",
+        }
         _fail(f"unexpected character {text[start]!r}{advice.get(text[start], '')}", text, start)
 
     def _take(self, kind: str, value: str, start: int, end: int, name: str = "") -> _Token:
@@ -273,7 +284,12 @@ class _Reader:
 
     def _stray(self, token: _Token) -> NoReturn:
         if token.text in ("|", "||"):
-            _fail("a random-effects term needs parentheses, as in (1 | group)", self.text, token.start, token.end)
+            _fail(
+                "a random-effects term needs parentheses, as in (1 | group)",
+                self.text,
+                token.start,
+                token.end,
+            )
         if token.text == ")":
             _fail("this ) closes nothing", self.text, token.start)
         if token.text == "~":
@@ -308,7 +324,12 @@ class _Reader:
     def _number(self, out: _Side, sign: str) -> bool:
         token = self.advance()
         if float(token.text) not in (0.0, 1.0):
-            _fail("numbers other than 0 and 1 are no terms; for arithmetic write I( )", self.text, token.start, token.end)
+            _fail(
+                "numbers other than 0 and 1 are no terms; for arithmetic write I( )",
+                self.text,
+                token.start,
+                token.end,
+            )
         if self.at("*", "/", ":", "^", "**", "%in%"):
             _fail("arithmetic goes inside I( )", self.text, token.start, self.token.end)
         one = (float(token.text) == 1.0) == (sign == "+")
@@ -319,8 +340,12 @@ class _Reader:
         if sign == "-":
             _fail("a random-effects term or an offset can only be added", self.text, token.start, token.end)
         if self.at("*", "/", ":", "^", "**", "%in%"):
-            _fail("a random-effects term or an offset can only be added, not combined", self.text, token.start,
-                  self.token.end)
+            _fail(
+                "a random-effects term or an offset can only be added, not combined",
+                self.text,
+                token.start,
+                self.token.end,
+            )
 
     def _offset(self, token: _Token) -> str:
         inside = token.text[token.text.index("(") + 1 : -1]
@@ -331,7 +356,9 @@ class _Reader:
 
     def _product(self) -> tuple[str, int]:
         """`a*b`, `a/b`, `a %in% b`, `a:b`, `a^2`: rendered text and how many terms it makes."""
-        return self._binary(("*", "/"), lambda: self._binary(("%in%",), lambda: self._binary((":",), self._power)))
+        return self._binary(
+            ("*", "/"), lambda: self._binary(("%in%",), lambda: self._binary((":",), self._power))
+        )
 
     def _binary(self, operators: tuple[str, ...], read: Callable[[], tuple[str, int]]) -> tuple[str, int]:
         text, count = read()
@@ -341,7 +368,10 @@ class _Reader:
             count = {"*": count + other + count * other, "/": count + other}.get(operator.text, count * other)
             if count > MAX_TERMS:
                 _fail(f"this makes more than {MAX_TERMS} terms", self.text, operator.start)
-            colon = operator.text in (":", "%in%")  # to formulaic %in% means nesting, to R the same as a colon
+            colon = operator.text in (
+                ":",
+                "%in%",
+            )  # to formulaic %in% means nesting, to R the same as a colon
             text = f"{text}:{more}" if colon else f"{text} {operator.text} {more}"
         return text, count
 
@@ -351,8 +381,12 @@ class _Reader:
             operator = self.advance()
             exponent = self.token
             if exponent.kind != "number" or not exponent.text.isdigit() or int(exponent.text[:4]) < 1:
-                _fail("the power of a term is a whole number from 1; for arithmetic write I(x^2)", self.text,
-                      operator.start, exponent.end)
+                _fail(
+                    "the power of a term is a whole number from 1; for arithmetic write I(x^2)",
+                    self.text,
+                    operator.start,
+                    exponent.end,
+                )
             power = int(exponent.text[:4])
             if count > 1 and (power > 20 or count**power > 20 * MAX_TERMS):
                 _fail("this power makes too many terms", self.text, operator.start, exponent.end)
@@ -370,12 +404,21 @@ class _Reader:
         if token.kind == "call":
             self.advance()
             if token.name == "offset" or self._is_bar(token):
-                _fail("a random-effects term or an offset can only be added at the top level", self.text, token.start,
-                      token.end)
+                _fail(
+                    "a random-effects term or an offset can only be added at the top level",
+                    self.text,
+                    token.start,
+                    token.end,
+                )
             check_expression(token.text, self.text, token.start)
             return translate(token.text), 1
         if token.kind == "number":
-            _fail("a number cannot be part of a term; for arithmetic write I( )", self.text, token.start, token.end)
+            _fail(
+                "a number cannot be part of a term; for arithmetic write I( )",
+                self.text,
+                token.start,
+                token.end,
+            )
         if self.at("("):
             return self._group()
         if token.kind == "end":
@@ -388,7 +431,11 @@ class _Reader:
         if self.at("|", "||"):
             _fail("a random-effects term can only be added at the top level", self.text, opening.start)
         if inner.bars or inner.offsets:
-            _fail("a random-effects term or an offset can only be added at the top level", self.text, opening.start)
+            _fail(
+                "a random-effects term or an offset can only be added at the top level",
+                self.text,
+                opening.start,
+            )
         if not inner.parts:
             _fail("there is nothing between the parentheses", self.text, opening.start)
         self._close(opening)
@@ -458,9 +505,13 @@ class _Reader:
         if token.name not in STRUCTURES:
             if token.name in ("I", "log", "exp", "C", "factor"):
                 _fail("a bar cannot stand inside a function", self.text, token.start, token.end)
-            _fail(f"{token.name}( | ) is no covariance structure; there are {', '.join(STRUCTURES)}. "
-                  "If it is a column, an operator such as + is missing after it", self.text, token.start,
-                  token.start + len(token.name))
+            _fail(
+                f"{token.name}( | ) is no covariance structure; there are {', '.join(STRUCTURES)}. "
+                "If it is a column, an operator such as + is missing after it",
+                self.text,
+                token.start,
+                token.start + len(token.name),
+            )
         inner = _Reader(self.text[: token.end], token.start + len(token.name))
         inner.depth = self.depth
         opening = inner._open()
@@ -468,7 +519,12 @@ class _Reader:
         if not inner.at("|", "||"):
             inner._stray(inner.token)
         if inner.at("||") and token.name != "diag":
-            _fail(f"|| contradicts {token.name}( ); use a single bar", self.text, inner.token.start, inner.token.end)
+            _fail(
+                f"|| contradicts {token.name}( ); use a single bar",
+                self.text,
+                inner.token.start,
+                inner.token.end,
+            )
         return inner._bar(opening, token.start, effects, token.name).bars
 
     def _grouping(self) -> list[tuple[str, ...]]:
@@ -478,8 +534,12 @@ class _Reader:
             self.advance()
             out += self._grouping_product()
         if self.at("|", "||"):
-            _fail("one bar is enough; for several grouping factors write (1 | a) + (1 | b)", self.text,
-                  self.token.start, self.token.end)
+            _fail(
+                "one bar is enough; for several grouping factors write (1 | a) + (1 | b)",
+                self.text,
+                self.token.start,
+                self.token.end,
+            )
         return list(dict.fromkeys(out))
 
     def _grouping_product(self) -> list[tuple[str, ...]]:
@@ -520,8 +580,12 @@ class _Reader:
             name = inside.token
             if name.kind == "name" and inside.advance() and inside.token.kind == "end":
                 return [(name.text,)]
-        _fail("right of the bar stand column names, as in g, a:b or a/b; make a column for anything else",
-              self.text, token.start, token.end)
+        _fail(
+            "right of the bar stand column names, as in g, a:b or a/b; make a column for anything else",
+            self.text,
+            token.start,
+            token.end,
+        )
 
 
 def _cross(left: list[tuple[str, ...]], right: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -12,12 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ColumnError, DataError, listing, nearest
+from .foreign import as_narwhals, dense, from_narwhals, from_value, inspect, series_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "column_kind", "factor", "interaction", "label_text", "like", "lookup", "missing_mask", "numbers",
-           "to_pandas"]
+__all__ = [
+    "Table",
+    "column_kind",
+    "factor",
+    "interaction",
+    "label_text",
+    "like",
+    "lookup",
+    "missing_mask",
+    "numbers",
+    "to_pandas",
+]
 
 Codes = NDArray[np.int32]
 Labels = NDArray[Any]
@@ -40,17 +51,21 @@ class Table:
         self._data: Any = data
         self._loaded: dict[str, pd.Series[Any]] = {}
         self.n = -1
-        self.kind, labels = _inspect(data)
+        self.kind, labels = inspect(data)
         if self.kind not in ("pandas", "dict"):
-            self._data = _narwhals(data)
+            self._data = as_narwhals(data)
             labels = list(self._data.collect_schema().names())
         self._labels = {str(label): label for label in labels}
         self.names = tuple(map(str, labels))
         if len(self._labels) != len(self.names):
             twins = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise DataError(f"column names must differ, but {listing(twins)} stand more than once; rename one of each")
+            raise DataError(
+                f"column names must differ, but {listing(twins)} stand more than once; rename one of each"
+            )
 
-    def load(self, columns: Iterable[str], used_in: Mapping[str, str] | None = None) -> dict[str, pd.Series[Any]]:
+    def load(
+        self, columns: Iterable[str], used_in: Mapping[str, str] | None = None
+    ) -> dict[str, pd.Series[Any]]:
         """Return the columns as Series; `used_in` says where each is used, for messages."""
         wanted = list(dict.fromkeys(columns))
         for name in wanted:
@@ -67,22 +82,26 @@ class Table:
         index = getattr(getattr(self._data, "index", None), "names", None) if self.kind == "pandas" else None
         if index is not None and name in index:
             hint = "it is in the index: call reset_index() first"
-        return ColumnError(f"there is no column {name!r}{where} in the data; "
-                           + (hint or f"the columns are {listing(self.names)}"))
+        return ColumnError(
+            f"there is no column {name!r}{where} in the data; "
+            + (hint or f"the columns are {listing(self.names)}")
+        )
 
     def _fetch(self, names: list[str]) -> None:
         labels = [self._labels[name] for name in names]
         if self.kind == "pandas":
-            series = [_plain_index(self._data[label]) for label in labels]
+            series = [dense(self._data[label]) for label in labels]
         elif self.kind == "dict":
-            series = [_from_value(str(label), self._data[label]) for label in labels]
+            series = [from_value(str(label), self._data[label]) for label in labels]
         else:
             part = self._data.select(labels)
             part = part.collect() if hasattr(part, "collect") else part
-            series = [_from_narwhals(part.get_column(label)) for label in labels]
+            series = [from_narwhals(part.get_column(label)) for label in labels]
         for name, one in zip(names, series, strict=True):
             if self.n >= 0 and len(one) != self.n:
-                raise DataError(f"columns differ in length: {name!r} has {len(one)} rows, others have {self.n}")
+                raise DataError(
+                    f"columns differ in length: {name!r} has {len(one)} rows, others have {self.n}"
+                )
             self.n = len(one)
             self._loaded[name] = one
 
@@ -96,15 +115,17 @@ def to_pandas(data: Any, columns: Iterable[str]) -> pd.DataFrame:
 
 def like(native: Any, columns: Mapping[str, Any]) -> Any:
     """Make a data frame in the library of `native` (a frame, or "pandas", "polars", "pyarrow", "dict")."""
-    kind = native if isinstance(native, str) else _inspect(native)[0]
+    kind = native if isinstance(native, str) else inspect(native)[0]
     if kind == "polars":
         import polars as pl
 
-        return pl.DataFrame({name: _series_out(values) for name, values in columns.items()}, strict=False)
+        return pl.DataFrame({name: series_out(values) for name, values in columns.items()}, strict=False)
     if kind == "pyarrow":
         import pyarrow as pa
 
-        return pa.table({name: pa.array(_series_out(values), from_pandas=True) for name, values in columns.items()})
+        return pa.table(
+            {name: pa.array(series_out(values), from_pandas=True) for name, values in columns.items()}
+        )
     import pandas as pd
 
     return pd.DataFrame(dict(columns))
@@ -133,7 +154,9 @@ def column_kind(series: pd.Series[Any], name: str) -> str:
 
     dtype = series.dtype
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
-        kind = {"b": "bool", "i": "number", "u": "number", "f": "number", "M": "date", "m": "date"}.get(dtype.kind, "")
+        kind = {"b": "bool", "i": "number", "u": "number", "f": "number", "M": "date", "m": "date"}.get(
+            dtype.kind, ""
+        )
     elif isinstance(dtype, pd.CategoricalDtype):
         return "ordered" if dtype.ordered else "category"
     elif isinstance(dtype, pd.StringDtype):
@@ -141,7 +164,9 @@ def column_kind(series: pd.Series[Any], name: str) -> str:
     else:
         kind = _inferred(series, name)
     if not kind:
-        raise DataError(f"column {name!r} holds {dtype} values, which cannot be used; convert it to numbers or text")
+        raise DataError(
+            f"column {name!r} holds {dtype} values, which cannot be used; convert it to numbers or text"
+        )
     return kind
 
 
@@ -161,14 +186,27 @@ def not_numeric(series: pd.Series[Any], name: str, kind: str, where: str = "") -
     where = f" in {where}" if where and where != name else ""
     if kind == "date":
         value = series.dropna().iloc[0] if series.notna().any() else "nothing"
-        return DataError(f"column {name!r}{where} holds dates ({value}) where numbers are needed; convert it first, "
-                         "for example to days since a start date")
+        return DataError(
+            f"column {name!r}{where} holds dates ({value}) where numbers are needed; convert it first, "
+            "for example to days since a start date"
+        )
     position, value = _first_bad(series)
     looks = "text that looks like numbers" if position is None else "text"
-    at = f", {value!r} in row {position} (counting from 0)" if position is not None else f", {value!r} in its first row"
-    advice = "convert it with astype(float)" if position is None else f"convert it to numbers, or use factor({name})"
-    return DataError(f"column {name!r}{where} looks like {looks} where numbers are needed{at}; {advice}"
-                     .replace("looks like text that looks like", "holds text that looks like"))
+    at = (
+        f", {value!r} in row {position} (counting from 0)"
+        if position is not None
+        else f", {value!r} in its first row"
+    )
+    advice = (
+        "convert it with astype(float)"
+        if position is None
+        else f"convert it to numbers, or use factor({name})"
+    )
+    return DataError(
+        f"column {name!r}{where} looks like {looks} where numbers are needed{at}; {advice}".replace(
+            "looks like text that looks like", "holds text that looks like"
+        )
+    )
 
 
 def factor(series: Any, name: str) -> tuple[Codes, Labels]:
@@ -198,7 +236,9 @@ def lookup(series: Any, name: str, levels: Labels) -> tuple[Codes, Labels]:
     """Return codes of a column on known `levels`: -1 missing, -2 not among them; and its own unknown labels."""
     codes, own = factor(series, name)
     position = {_key(label): index for index, label in enumerate(levels.tolist())}
-    table = np.fromiter((position.get(_key(label), -2) for label in own.tolist()), dtype=np.int32, count=len(own))
+    table = np.fromiter(
+        (position.get(_key(label), -2) for label in own.tolist()), dtype=np.int32, count=len(own)
+    )
     known = np.append(table, np.int32(-1))[codes]  # code -1 reads the last entry
     return known, own[table == -2]
 
@@ -250,103 +290,6 @@ def label_text(label: Any) -> str:
     return str(label)
 
 
-# -- what came in ---------------------------------------------------------------------------------------------
-
-
-def _inspect(data: Any) -> tuple[str, list[Any]]:
-    """Kind of a data object, and its column labels where they are cheap."""
-    module = type(data).__module__.partition(".")[0]
-    if module == "pandas" and hasattr(data, "columns"):
-        if data.columns.nlevels > 1:
-            raise DataError("the columns have several header levels; flatten them to one name each")
-        return "pandas", list(data.columns)
-    if isinstance(data, Mapping):
-        return "dict", list(data)
-    if module in ("polars", "pyarrow"):
-        return module, []
-    if isinstance(data, (str, bytes, list, tuple, set, int, float, type(None))) or module == "numpy":
-        if module == "numpy" and getattr(data, "dtype", None) is not None and data.dtype.names:
-            raise DataError("a structured NumPy array is no data frame; pass pandas.DataFrame(data)")
-        raise DataError(f"the data must be a data frame (pandas, polars, pyarrow) or a dict of columns, not "
-                        f"{type(data).__name__}")
-    return "other", []
-
-
-def _narwhals(data: Any) -> Any:
-    import narwhals as nw
-
-    try:
-        return nw.from_native(data)
-    except TypeError:
-        raise DataError("the data must be a data frame (pandas, polars, pyarrow) or a dict of columns, not "
-                        f"{type(data).__name__}") from None
-
-
-def _plain_index(series: pd.Series[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
-    if isinstance(series.dtype, pd.SparseDtype):
-        series = series.sparse.to_dense()
-    return series
-
-
-def _from_value(name: str, value: Any) -> pd.Series[Any]:
-    """Make a Series of one entry of a dict."""
-    import pandas as pd
-
-    if isinstance(value, pd.Series):
-        return value.reset_index(drop=True)
-    if isinstance(value, (np.ndarray, list, tuple, range, pd.Categorical, pd.Index)) or hasattr(value, "__array__"):
-        if type(value).__module__.partition(".")[0] in ("polars", "pyarrow"):
-            return _from_foreign(value)
-        if np.ndim(value) == 1 if isinstance(value, np.ndarray) else True:
-            return pd.Series(value)
-    raise DataError(f"column {name!r} is not a one-dimensional array but {type(value).__name__}")
-
-
-def _from_foreign(value: Any) -> pd.Series[Any]:
-    import narwhals as nw
-
-    if type(value).__module__.startswith("pyarrow"):
-        import pyarrow as pa
-
-        value = value if isinstance(value, pa.ChunkedArray) else pa.chunked_array([value])
-    return _from_narwhals(nw.from_native(value, series_only=True))
-
-
-def _from_narwhals(series: Any) -> pd.Series[Any]:
-    """Make a pandas Series of a polars or arrow column, without pyarrow where polars can do alone."""
-    import narwhals as nw
-    import pandas as pd
-
-    dtype = series.dtype
-    holes = bool(series.null_count())
-    if isinstance(dtype, nw.Decimal):
-        series, dtype = series.cast(nw.Float64), nw.Float64()
-    if dtype.is_integer() and holes:
-        mask = series.is_null().to_numpy()
-        return pd.Series(pd.arrays.IntegerArray(series.fill_null(0).to_numpy().copy(), mask.copy()))
-    if dtype == nw.Boolean and holes:
-        mask = series.is_null().to_numpy()
-        return pd.Series(pd.arrays.BooleanArray(series.fill_null(False).to_numpy().copy(), mask.copy()))
-    if isinstance(dtype, nw.Enum):
-        texts = series.cast(nw.String).to_numpy()
-        return pd.Series(pd.Categorical(texts, categories=list(dtype.categories)))
-    if isinstance(dtype, nw.Categorical):
-        if type(series.to_native()).__module__.startswith("pyarrow"):
-            return pd.Series(series.to_native().to_pandas())
-        series = series.cast(nw.String)
-    return pd.Series(series.to_numpy())
-
-
-def _series_out(values: Any) -> Any:
-    """Give polars and arrow plain lists for object arrays, with None for missing values."""
-    values = np.asarray(values)
-    if values.dtype != object:
-        return values
-    return [None if value is None or value != value else value for value in values.tolist()]
-
-
 # -- what a column holds --------------------------------------------------------------------------------------
 
 
@@ -370,13 +313,28 @@ def _inferred(series: pd.Series[Any], name: str) -> str:
             kinds.setdefault(type(value).__name__, value)
         shown = " and ".join(f"{kind} ({value!r})" for kind, value in list(kinds.items())[:3])
         if len(kinds) < 2:
-            raise DataError(f"column {name!r} holds {shown} values, which cannot be used; convert it to numbers or text")
-        raise DataError(f"column {name!r} mixes types: {shown}; convert it to one, for example with astype(str)")
+            raise DataError(
+                f"column {name!r} holds {shown} values, which cannot be used; convert it to numbers or text"
+            )
+        raise DataError(
+            f"column {name!r} mixes types: {shown}; convert it to one, for example with astype(str)"
+        )
     if found == "empty":
         return "number" if pd.isna(series).all() else ""
-    return {"string": "text", "boolean": "bool", "integer": "number", "floating": "number", "decimal": "number",
-            "mixed-integer-float": "number", "date": "date", "datetime": "date", "datetime64": "date",
-            "timedelta": "date", "timedelta64": "date", "period": "date"}.get(found, "")
+    return {
+        "string": "text",
+        "boolean": "bool",
+        "integer": "number",
+        "floating": "number",
+        "decimal": "number",
+        "mixed-integer-float": "number",
+        "date": "date",
+        "datetime": "date",
+        "datetime64": "date",
+        "timedelta": "date",
+        "timedelta64": "date",
+        "period": "date",
+    }.get(found, "")
 
 
 def _first_bad(series: pd.Series[Any]) -> tuple[int | None, Any]:
@@ -421,8 +379,10 @@ def _whole(values: NDArray[Any], name: str) -> NDArray[Any]:
         whole = values.astype(np.int64)
     if not np.array_equal(whole, values):
         bad = values[whole != values][0]
-        raise DataError(f"column {name!r} has the value {bad}, so it is no factor; convert it to text, or cut it into "
-                        "classes, if each value is a level")
+        raise DataError(
+            f"column {name!r} has the value {bad}, so it is no factor; convert it to text, or cut it into "
+            "classes, if each value is a level"
+        )
     return whole
 
 

@@ -63,10 +63,13 @@ def _quadratic(l_x: Array, rows: Array) -> Array:
 
 def t_table(estimate: Array, std_error: Array, df: Array, level: float) -> dict[str, Array]:
     """Statistic, two-sided p-value and interval; the normal distribution where df is infinite."""
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = estimate / std_error
-    p_value = 2 * stdtr(df, -np.abs(statistic))
-    half = stdtrit(df, 0.5 + level / 2) * std_error
+    normal = np.isinf(df)
+    finite = np.where(normal, 1.0, df)
+    tail = -np.abs(statistic)
+    p_value = 2 * np.where(normal, ndtr(tail), stdtr(finite, tail))
+    half = np.where(normal, ndtri(0.5 + level / 2), stdtrit(finite, 0.5 + level / 2)) * std_error
     return {"statistic": statistic, "p_value": p_value, "conf_low": estimate - half, "conf_high": estimate + half}

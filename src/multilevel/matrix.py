@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,7 @@ from . import frame
 from .contrasts import Coded, Contrast, as_contrast
 from .errors import DataError, MultilevelError, listing
 from .expressions import ELEMENTWISE, Expression, analyse, column
+from .formula import quoted
 
 __all__ = ["Columns", "factors_of", "functions", "materialise"]
 
@@ -60,11 +62,50 @@ class Columns:
     coded: dict[str, Coded] = field(default_factory=dict)
 
 
+_PIECES = re.compile(
+    r"(?P<odd>`[^`]*`)|(?P<quote>'[^']*'|\"[^\"]*\")|(?P<call>[\w.]+\s*\()|(?P<open>\()|(?P<close>\))"
+)
+_STAND_IN = re.compile(r"odd_([0-9a-f]+)_q")
+
+
+def _stand_in(name: str) -> str:
+    return f"odd_{name.encode().hex()}_q"
+
+
+def _shown(text: str) -> str:
+    """Put the names of columns back."""
+    return (
+        _STAND_IN.sub(lambda found: quoted(bytes.fromhex(found[1]).decode()), text)
+        if "odd_" in text
+        else text
+    )
+
+
+def _without_odd_names(side: str) -> str:
+    """Replace backticked names inside calls by identifiers.
+
+    formulaic makes identifiers itself, some of them at random, so that the state of a transform would not be found
+    again on new data.
+    """
+    inside: list[bool] = []
+
+    def piece(found: re.Match[str]) -> str:
+        if found["odd"]:
+            return _stand_in(found["odd"][1:-1]) if any(inside) else found["odd"]
+        if found["call"] or found["open"]:
+            inside.append(bool(found["call"]))
+        elif found["close"]:
+            del inside[-1:]
+        return found.group()
+
+    return _PIECES.sub(piece, side) if "`" in side else side
+
+
 @functools.lru_cache(maxsize=256)
 def _terms(side: str) -> Any:
     """Read a side; formulaic's objects are not changed afterwards."""
     try:
-        return Formula(side)
+        return Formula(_without_odd_names(side))
     except FormulaicError as error:  # the grammar was checked before, so this is a corner we do not know
         raise DataError(f"cannot read {side!r}: {error}") from None
 
@@ -79,11 +120,15 @@ def factors_of(side: str) -> tuple[Expression, ...]:
             if method == "lookup":
                 seen[one.expr] = column(one.expr)
             elif method == "python":
-                seen[one.expr] = analyse(one.expr)
+                seen[one.expr] = analyse(
+                    _STAND_IN.sub(lambda found: f"`{bytes.fromhex(found[1]).decode()}`", one.expr)
+                )
     return tuple(seen.values())
 
 
-def materialise(sides: Sequence[str], columns: Columns, state: dict[str, Any]) -> list[tuple[Matrix, tuple[str, ...]]]:
+def materialise(
+    sides: Sequence[str], columns: Columns, state: dict[str, Any]
+) -> list[tuple[Matrix, tuple[str, ...]]]:
     """Make the matrix of each side.
 
     Parameters
@@ -98,7 +143,10 @@ def materialise(sides: Sequence[str], columns: Columns, state: dict[str, Any]) -
     -------
     list of (ndarray (n, p), names)
     """
-    specs = [ModelSpec(formula=_terms(side), na_action="ignore", output="numpy", transform_state=state) for side in sides]
+    specs = [
+        ModelSpec(formula=_terms(side), na_action="ignore", output="numpy", transform_state=state)
+        for side in sides
+    ]
     maker = _Materializer(columns, context=functions(columns, sides))
     try:
         with np.errstate(all="ignore"):
@@ -106,7 +154,7 @@ def materialise(sides: Sequence[str], columns: Columns, state: dict[str, Any]) -
     except (FactorEvaluationError, FactorEncodingError) as error:
         raise _explained(error) from error
     matrices = list(made) if len(specs) > 1 else [made]
-    return [(np.asarray(one), tuple(one.model_spec.column_names)) for one in matrices]
+    return [(np.asarray(one), tuple(map(_shown, one.model_spec.column_names))) for one in matrices]
 
 
 def functions(columns: Columns | None = None, sides: Sequence[str] = ()) -> dict[str, Any]:
@@ -123,10 +171,12 @@ def _explained(error: Exception) -> MultilevelError:
     if isinstance(cause, MultilevelError):
         return cause
     text = str(error)
-    which = text.partition("`")[2].partition("`")[0]
+    which = _shown(text.partition("`")[2].partition("`")[0])
     if "extend beyond upper" in str(cause):
-        return DataError(f"{which} has values outside the range it was made for; write extrapolation='extend' or "
-                         "extrapolation='clip' inside it to allow them")
+        return DataError(
+            f"{which} has values outside the range it was made for; write extrapolation='extend' or "
+            "extrapolation='clip' inside it to allow them"
+        )
     return DataError(f"cannot compute {which or text}: {cause}")
 
 
@@ -144,7 +194,9 @@ def _poly(x: Any, degree: int = 1, raw: bool = False, _state: dict[str, Any] | N
     if not raw and "alpha" not in state:
         distinct = len(np.unique(x))
         if degree >= distinct:
-            raise DataError(f"poly() of degree {degree} needs more than {degree} different values; there are {distinct}")
+            raise DataError(
+                f"poly() of degree {degree} needs more than {degree} different values; there are {distinct}"
+            )
     return TRANSFORMS["poly"](x, degree, raw, _state=state)
 
 
@@ -152,14 +204,23 @@ def _factor_maker(columns: Columns) -> Callable[..., Any]:
     """`C(x, contrast, levels=...)` for these columns."""
     by_array = {id(columns.values[name]): name for name in columns.raw}
 
-    def C(data: Any, contrast: Any = None, *, contrasts: Any = None, contr: Any = None, levels: Any = None,  # noqa: N802
-          _state: dict[str, Any] | None = None) -> Any:
+    def C(
+        data: Any,
+        contrast: Any = None,
+        *,
+        contrasts: Any = None,
+        contr: Any = None,
+        levels: Any = None,  # noqa: N802
+        _state: dict[str, Any] | None = None,
+    ) -> Any:
         state = {} if _state is None else _state
         if id(data) in by_array:
             data = columns.coded[by_array[id(data)]]
         coded = data if isinstance(data, Coded) else _code_array(data, state)
         if levels is not None:
-            coded = coded.ordered_as(list(np.asarray(levels).tolist() if isinstance(levels, np.ndarray) else levels))
+            coded = coded.ordered_as(
+                list(np.asarray(levels).tolist() if isinstance(levels, np.ndarray) else levels)
+            )
         chosen = next((spec for spec in (contrast, contrasts, contr) if spec is not None), None)
         if chosen is not None:
             coded = replace(coded, contrast=as_contrast(chosen, coded.name))
@@ -179,14 +240,20 @@ def _code_array(data: Any, state: dict[str, Any]) -> Coded:
         return Coded("C()", codes, labels.tolist(), Contrast())
     codes, unknown = frame.lookup(values, "C()", np.array(state["levels"], dtype=object))
     if len(unknown):
-        raise DataError(f"C() has the value {unknown[0]!r}, which did not occur when fitting; allowed are "
-                        f"{listing(state['levels'])}")
+        raise DataError(
+            f"C() has the value {unknown[0]!r}, which did not occur when fitting; allowed are "
+            f"{listing(state['levels'])}"
+        )
     return Coded("C()", codes, state["levels"], Contrast())
 
 
 _FUNCTIONS: dict[str, Any] = {
     **{name: TRANSFORMS[name] for name in ("bs", "cr", "cc", "scale", "center", "standardize", "I", "np")},
-    **ELEMENTWISE, **_contrasts.NAMES, "contr": _contrasts.contr, "c": _vector, "poly": stateful_transform(_poly),
+    **ELEMENTWISE,
+    **_contrasts.NAMES,
+    "contr": _contrasts.contr,
+    "c": _vector,
+    "poly": stateful_transform(_poly),
 }
 
 
@@ -232,7 +299,10 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
     def _init(self) -> None:
         self._n = self.data.n
         self._rows = self.data.rows
-        self.data = self.data.values
+        values = self.data.values
+        self.data = values | {
+            _stand_in(name): one for name, one in values.items() if quoted(name) != name or "." in name
+        }
 
     @property
     @override
@@ -244,32 +314,48 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         return isinstance(values, Coded)
 
     @override
-    def _encode_constant(self, value: Any, metadata: Any, encoder_state: Any, spec: Any, drop_rows: Any) -> Any:
+    def _encode_constant(
+        self, value: Any, metadata: Any, encoder_state: Any, spec: Any, drop_rows: Any
+    ) -> Any:
         return _Constant(float(value))
 
     @override
-    def _encode_numerical(self, values: Any, metadata: Any, encoder_state: Any, spec: Any, drop_rows: Any) -> Any:
+    def _encode_numerical(
+        self, values: Any, metadata: Any, encoder_state: Any, spec: Any, drop_rows: Any
+    ) -> Any:
         return values
 
     @override
-    def _encode_categorical(self, values: Any, metadata: Any, encoder_state: Any, spec: Any, drop_rows: Any,
-                            reduced_rank: bool = False) -> Any:
+    def _encode_categorical(
+        self,
+        values: Any,
+        metadata: Any,
+        encoder_state: Any,
+        spec: Any,
+        drop_rows: Any,
+        reduced_rank: bool = False,
+    ) -> Any:
         coded: Coded = values.__wrapped__ if isinstance(values, FactorValues) else values
         if len(coded.levels) > MAX_LEVELS or len(coded.levels) * self._n * 8 > MAX_BYTES:
             raise too_many(coded.name, len(coded.levels), self._n)
-        return FactorValues(coded.columns(reduced_rank), kind="categorical", spans_intercept=False,
-                            format="{name}{field}")
+        return FactorValues(
+            coded.columns(reduced_rank), kind="categorical", spans_intercept=False, format="{name}{field}"
+        )
 
     @override
-    def _get_columns_for_term(self, factors: list[dict[str, Any]], spec: Any, scale: float = 1) -> dict[str, Any]:
+    def _get_columns_for_term(
+        self, factors: list[dict[str, Any]], spec: Any, scale: float = 1
+    ) -> dict[str, Any]:
         count = functools.reduce(lambda total, one: total * len(one), factors, 1)
         if count > 20 * MAX_LEVELS or (count > 1 and count * self._n * 8 > MAX_BYTES):
             names = ":".join(next(iter(one)).partition("[")[0] for one in factors)
-            raise too_many(names, count, self._n)
+            raise too_many(_shown(names), count, self._n)
         out = {}
         for reverse in itertools.product(*(list(one.items()) for one in reversed(factors))):
             pairs = reverse[::-1]
-            values = tuple(value.__wrapped__ if isinstance(value, FactorValues) else value for _, value in pairs)
+            values = tuple(
+                value.__wrapped__ if isinstance(value, FactorValues) else value for _, value in pairs
+            )
             name = ":".join(name for name, _ in pairs)
             out[name] = values[0] if len(values) == 1 and scale == 1 else _Product(values, scale)
         return out
@@ -287,7 +373,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
             bad = np.argwhere(~np.isfinite(out))
             if len(bad):
                 row, index = (int(value) for value in bad[0])
-                raise not_finite(cols[index][0], out[row, index], int(self._rows[row]))
+                raise not_finite(_shown(cols[index][0]), out[row, index], int(self._rows[row]))
         return out
 
 
@@ -298,23 +384,32 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def _check_column(name: str, column: Any, n: int) -> None:
     values = column.__wrapped__ if isinstance(column, FactorValues) else column
-    if isinstance(values, np.ndarray) and (values.dtype.kind not in "fiub" or (values.ndim and values.shape != (n,))):
-        what = f"{len(values)} values for {n} rows" if values.dtype.kind in "fiub" else "values that are no numbers"
-        raise DataError(f"{name} gives {what}")
+    if isinstance(values, np.ndarray) and (
+        values.dtype.kind not in "fiub" or (values.ndim and values.shape != (n,))
+    ):
+        what = (
+            f"{len(values)} values for {n} rows"
+            if values.dtype.kind in "fiub"
+            else "values that are no numbers"
+        )
+        raise DataError(f"{_shown(name)} gives {what}")
     if isinstance(values, str):
-        raise DataError(f"{name} gives text, not numbers")
+        raise DataError(f"{_shown(name)} gives text, not numbers")
 
 
 def too_many(name: str, columns: int, n: int) -> DataError:
     """Refuse a fixed effect that would fill the memory."""
     size = columns * n * 8 / 1e9
-    return DataError(f"{name!r} would make {columns} columns of the model matrix ({size:.2g} GB); a factor with that many "
-                     f"levels is better a random effect: (1 | {name})")
+    return DataError(
+        f"{name!r} would make {columns} columns of the model matrix ({size:.2g} GB); a factor with that many "
+        f"levels is better a random effect: (1 | {name})"
+    )
 
 
 def not_finite(name: str, value: float, row: int) -> DataError:
     """Report an infinite or undefined value."""
     what = "not a number" if np.isnan(value) else f"{value}"
-    return DataError(f"{name!r} is {what} in row {row} (counting from 0); remove the row, or set the value to missing, "
-                     "if it is no error")
-
+    return DataError(
+        f"{name!r} is {what} in row {row} (counting from 0); remove the row, or set the value to missing, "
+        "if it is no error"
+    )

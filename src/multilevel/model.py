@@ -97,6 +97,12 @@ class Model:
         """Distribution of the response."""
         return "gaussian"
 
+    def with_design(self, design: Design) -> Model:
+        """The same model on another response or rows (refits)."""
+        out = object.__new__(Model)
+        out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
+        return out
+
     def engine(self, threads: int | None = None) -> Engine:
         """Cross-products, made once; `threads` above one splits their passes over rows and levels."""
         from . import reml

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 __all__ = ["TOLERANCE", "dependent_columns"]
 
-TOLERANCE = 1e-7  # of lm(): what is left of a column after projecting out the earlier ones, relative to its length
+TOLERANCE = (
+    1e-7  # of lm(): what is left of a column after projecting out the earlier ones, relative to its length
+)
 _SURE = 1e-6  # squared; far above the rounding of cross-products
 
 

@@ -28,7 +28,10 @@ def encode(recipe: Recipe) -> dict[str, Any]:
         "all_names": list(recipe.all_names),
         "terms": [
             {
-                "group": term.group, "names": list(term.names), "structure": term.structure, "side": term.side,
+                "group": term.group,
+                "names": list(term.names),
+                "structure": term.structure,
+                "side": term.side,
                 "columns": list(term.grouping.columns),
                 "labels": [encode_value(one) for one in term.grouping.labels],
                 "parts": None if len(term.grouping.columns) == 1 else term.grouping.parts.tolist(),
@@ -43,7 +46,8 @@ def encode(recipe: Recipe) -> dict[str, Any]:
                 "number": info.number,
                 "levels": None if info.levels is None else [encode_value(label) for label in info.levels],
                 "contrast": {
-                    "kind": info.contrast.kind, "base": encode_value(info.contrast.base),
+                    "kind": info.contrast.kind,
+                    "base": encode_value(info.contrast.base),
                     "matrix": None if info.contrast.matrix is None else info.contrast.matrix.tolist(),
                     "labels": list(info.contrast.labels),
                 },
@@ -58,8 +62,14 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
     """Restore a recipe."""
     try:
         if saved["version"] != VERSION:
-            raise FileError(f"the description of the design has version {saved['version']!r}; this library reads {VERSION}")
-        sides = [saved["fixed"], *saved["offsets"], *(term["side"] for term in saved["terms"] if term["side"])]
+            raise FileError(
+                f"the description of the design has version {saved['version']!r}; this library reads {VERSION}"
+            )
+        sides = [
+            saved["fixed"],
+            *saved["offsets"],
+            *(term["side"] for term in saved["terms"] if term["side"]),
+        ]
         for side in sides:
             if not isinstance(side, str):
                 raise TypeError("a side is no text")
@@ -76,7 +86,9 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
             state=decode_value(saved["state"]),
         )
     except (KeyError, TypeError, AttributeError, IndexError, FormulaError, OverflowError) as error:
-        raise FileError(f"the description of the design is damaged: {type(error).__name__}: {error}") from None
+        raise FileError(
+            f"the description of the design is damaged: {type(error).__name__}: {error}"
+        ) from None
     except ValueError as error:
         if isinstance(error, FileError):
             raise
@@ -86,7 +98,11 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
 def _term(saved: Mapping[str, Any]) -> TermRecipe:
     labels = tuple(_labels(one) for one in saved["labels"])
     parts = saved["parts"]
-    table = np.arange(len(labels[0])).reshape(-1, 1) if parts is None else np.array(parts).reshape(-1, len(labels))
+    table = (
+        np.arange(len(labels[0])).reshape(-1, 1)
+        if parts is None
+        else np.array(parts).reshape(-1, len(labels))
+    )
     grouping = Grouping(tuple(saved["columns"]), labels, table.astype(np.int32))
     return TermRecipe(saved["group"], tuple(saved["names"]), saved["structure"], grouping, saved["side"])
 
@@ -102,16 +118,23 @@ def _info(saved: Mapping[str, Any]) -> ColumnInfo:
     if kind not in ("treatment", "sum", "helmert", "poly", "custom"):
         raise TypeError(f"no contrast {kind!r}")
     matrix = saved["contrast"]["matrix"]
-    contrast = Contrast(kind, decode_value(saved["contrast"]["base"]),
-                        None if matrix is None else np.array(matrix, dtype=np.float64), tuple(saved["contrast"]["labels"]))
+    contrast = Contrast(
+        kind,
+        decode_value(saved["contrast"]["base"]),
+        None if matrix is None else np.array(matrix, dtype=np.float64),
+        tuple(saved["contrast"]["labels"]),
+    )
     return ColumnInfo(bool(saved["number"]), levels, contrast)
 
 
 def encode_value(value: Any) -> Any:
     """Write numbers, texts, dates, arrays, lists and dicts (of any keys) in JSON's types; floats are kept exactly."""
     if isinstance(value, np.ndarray):
-        return {"array": [encode_value(one) for one in value.ravel().tolist()], "shape": list(value.shape),
-                "dtype": "object" if value.dtype == object else value.dtype.str}
+        return {
+            "array": [encode_value(one) for one in value.ravel().tolist()],
+            "shape": list(value.shape),
+            "dtype": "object" if value.dtype == object else value.dtype.str,
+        }
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):
@@ -139,7 +162,7 @@ def decode_value(saved: Any) -> Any:
             out[:] = values
             return out.reshape(saved["shape"])
         return np.array(values, dtype=np.dtype(saved["dtype"])).reshape(saved["shape"])
-    (kind, value), = saved.items()
+    ((kind, value),) = saved.items()
     if kind == "float":
         return float(value)
     if kind == "pairs":

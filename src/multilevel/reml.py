@@ -283,28 +283,43 @@ class Engine:
         parts : list of (term, codes (m,), Z (m, k))
             Random effects that enter each row.
         """
+        from . import _core
+
         c = self.blocks
         state = self.state(optimum.reml, optimum.engine_lambdas)
+        xs = np.ascontiguousarray(x @ c.x_basis)
+        codes = [np.full(len(x), -1, dtype=np.int32) for _ in c.groups]
+        effects = [np.zeros((len(x), g.k)) for g in c.groups]
+        where = {t: (f, part) for f, g in enumerate(c.groups) for t, part in zip(g.terms, g.slices, strict=True)}
+        for t, code, z in parts:
+            f, part = where[t]
+            codes[f] = np.ascontiguousarray(np.maximum(codes[f], code), dtype=np.int32)
+            effects[f] += np.where((code >= 0)[:, None], z, 0.0) @ (c.groups[f].basis @ optimum.engine_lambdas[f])[part]
+        out = _core.estimation_var(state, xs, codes, effects)
+        apart = np.flatnonzero(np.isnan(out))
+        if len(apart):
+            state = self.state(optimum.reml, optimum.engine_lambdas)
+            out[apart] = self._solved_var(state, xs[apart], [a[apart] for a in codes], [a[apart] for a in effects])
+        return optimum.sigma**2 * np.asarray(out)
+
+    def _solved_var(self, state: Any, xs: Array, codes: list[NDArray[np.int32]], effects: list[Array]) -> Array:
+        """The same by triangular solves, for rows whose levels never met in the data."""
+        c = self.blocks
         offsets = np.concatenate([[0], np.cumsum([g.levels * g.k for g in c.groups])]).astype(np.int64)
         q = int(offsets[-1])
-        where = {t: (f, part) for f, g in enumerate(c.groups) for t, part in zip(g.terms, g.slices, strict=True)}
-        out = np.empty(len(x))
+        out = np.empty(len(xs))
         chunk = max(1, min(512, int(4e7 // max(q + c.p, 1))))
-        for first in range(0, len(x), chunk):
-            rows = slice(first, min(first + chunk, len(x)))
-            r = rows.stop - first
-            rhs = np.zeros((q + c.p, r))
-            rhs[q:] = (x[rows] @ c.x_basis).T
-            for t, codes, z in parts:
-                f, part = where[t]
-                group = c.groups[f]
-                effects = z[rows] @ (group.basis @ optimum.engine_lambdas[f])[part]
-                known = np.flatnonzero(codes[rows] >= 0)
-                index = offsets[f] + codes[rows][known].astype(np.int64)[:, None] * group.k + np.arange(group.k)
-                rhs[index, known[:, None]] += effects[known]
+        for first in range(0, len(xs), chunk):
+            rows = slice(first, min(first + chunk, len(xs)))
+            rhs = np.zeros((q + c.p, rows.stop - first))
+            rhs[q:] = xs[rows].T
+            for f, group in enumerate(c.groups):
+                known = np.flatnonzero(codes[f][rows] >= 0)
+                index = offsets[f] + codes[f][rows][known].astype(np.int64)[:, None] * group.k + np.arange(group.k)
+                rhs[index, known[:, None]] = effects[f][rows][known]
             half = state.solve(rhs, False)
             out[rows] = np.einsum("ij,ij->j", half, half)
-        return optimum.sigma**2 * out
+        return out
 
     # -- many responses ------------------------------------------------------------------------------------------
 
@@ -319,7 +334,7 @@ class Engine:
         Returns
         -------
         dict
-            beta (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,).
+            beta, std_error (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,).
         """
         from . import _core
 
@@ -333,9 +348,12 @@ class Engine:
         df = self.df(optimum.reml)
         beta = (scale[:, None] * raw["beta"] + shift) @ c.x_basis.T
         constant = self._constant(optimum.reml) - 2 * df * np.log(c.scale)
+        sigma = scale * np.sqrt(raw["r2"] / df)
+        half = np.linalg.solve(raw["l_x"], np.broadcast_to(c.x_basis.T, raw["l_x"].shape)) if c.p else raw["l_x"]
         return {
             "beta": beta,
-            "sigma": scale * np.sqrt(raw["r2"] / df),
+            "std_error": sigma[:, None] * np.sqrt(np.einsum("rij,rij->rj", half, half)),
+            "sigma": sigma,
             "theta": self._thetas(raw["lambdas"]),
             "criterion": raw["deviance"] + 2 * df * np.log(scale) + constant,
             "converged": raw["status"] == 0,

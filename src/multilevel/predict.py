@@ -1,0 +1,394 @@
+"""Predictions with their uncertainty, simulation, refits to other responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, OptionError, listing, nearest
+from .frame import like
+
+if TYPE_CHECKING:
+    from .design import Design
+    from .design_recipe import New, NewTerm
+    from .fit import Fit
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int32]
+
+
+def predict(
+    fit: Fit,
+    new: Any = None,
+    *,
+    groups: Any = "all",
+    kind: str = "response",
+    new_levels: str = "error",
+    interval: str | None = None,
+    level: float = 0.95,
+    marginal: bool = False,
+    seed: Any = None,
+) -> Any:
+    """Predict rows.
+
+    Parameters
+    ----------
+    new : data frame, optional
+        Rows to predict; default the rows fitted.
+    groups : "all", None or list of names
+        Whose group effects enter. Effects of groups left out are zero: the prediction for a typical group.
+    kind : {"response", "link"}
+        The same for a Gaussian model.
+    new_levels : {"error", "population", "sample"}
+        A level that was not fitted: an error; a new group from the population (effect zero, its variance in the
+        interval); or one with effects drawn from the population, shared by its rows. A missing group value is an
+        unknown group: effect zero and the variance in the interval ("sample": one of the known groups at random).
+    interval : None, "confidence" or "prediction"
+        Of the mean in that group, or of a new observation. The first carries the uncertainty of the fixed effects, of
+        the known groups' effects and the whole variance of new groups; the second adds the residual variance and the
+        variance of the groups left out by `groups`. Variances of the random effects are taken as known.
+    level : float
+        Coverage.
+    marginal : bool
+        Average over all groups instead of a typical one. For a Gaussian model the mean is the same as ``groups=None``.
+    seed : int or Generator, optional
+        For ``new_levels="sample"``.
+
+    Returns
+    -------
+    frame
+        prediction and, with an interval, std_error, conf_low, conf_high; as many rows as given, NaN where a row misses a
+        value.
+    """
+    from .fit import check_level
+    from .model import check_flag
+
+    check_level(level)
+    check_flag("marginal", marginal)
+    _choice("kind", kind, ("response", "link"))
+    _choice("new_levels", new_levels, ("error", "population", "sample"))
+    if interval is not None:
+        _choice("interval", interval, ("confidence", "prediction"))
+        if new_levels == "sample":
+            raise OptionError("new_levels='sample' draws the effects an interval would describe; use 'population' with one")
+    if marginal:
+        if not (groups is None or isinstance(groups, str) and groups == "all"):
+            raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
+        groups = None
+    names = group_names(fit, groups)
+    rows = _fitted_rows(fit, names) if new is None else _new_rows(fit, new, names)
+    if new_levels == "error":
+        _refuse_new_levels(rows.terms)
+    rng = np.random.default_rng(seed)
+    point = rows.X @ fit.optimum.beta
+    if rows.offset is not None:
+        point = point + rows.offset
+    for term in rows.terms:
+        point += _contribution(fit, term, new_levels == "sample", rng)
+    columns: dict[str, Any] = {"prediction": point}
+    if interval is not None:
+        columns |= _interval(fit, rows, point, interval, level)
+    return like(fit.design.kind if new is None else rows.kind, {n: rows.spread(v) for n, v in columns.items()})
+
+
+@dataclass
+class _Rows:
+    """Complete rows to predict and where they lie among the rows asked for."""
+
+    X: Array
+    terms: list[NewTerm]
+    offset: Array | None
+    weights: Array | None
+    at: NDArray[Any]
+    n: int
+    kind: str
+
+    def spread(self, values: Array) -> Array:
+        out = np.full(self.n, np.nan)
+        out[self.at] = values
+        return out
+
+
+def _fitted_rows(fit: Fit, names: list[str]) -> _Rows:
+    from .design_recipe import NewTerm
+
+    d = fit.rows_of_data()
+    none = np.full(len(d.y), -1, dtype=np.int32)
+    terms = [NewTerm(t, term.group, term.names, term.codes, term.Z, none, np.empty(0, dtype=object))
+             for t, term in enumerate(d.terms) if term.group in names]
+    return _Rows(d.X, terms, d.offset, d.weights, d.rows, d.n_input, d.kind)
+
+
+def _new_rows(fit: Fit, new: Any, names: list[str]) -> _Rows:
+    made: New = fit.design.at(new, groups=names or None)
+    keep = made.complete
+    if keep.all():
+        return _Rows(made.X, list(made.terms), made.offset, None, np.arange(made.n), made.n, made.kind)
+    terms = [replace(t, codes=t.codes[keep], Z=None if t.Z is None else t.Z[keep], new_codes=t.new_codes[keep])
+             for t in made.terms]
+    offset = None if made.offset is None else made.offset[keep]
+    return _Rows(made.X[keep], terms, offset, None, np.flatnonzero(keep), made.n, made.kind)
+
+
+def group_names(fit: Fit, groups: Any) -> list[str]:
+    """Grouping factors a user's `groups` argument means."""
+    known = list(dict.fromkeys(t.group for t in fit.design.terms))
+    if groups is None:
+        return []
+    if isinstance(groups, str):
+        if groups == "all":
+            return known
+        groups = [groups]
+    try:
+        wanted = [str(g) for g in groups]
+    except TypeError:
+        raise OptionError(f"groups must be 'all', None or a list of names; got {groups!r}") from None
+    for g in wanted:
+        if g not in known:
+            raise OptionError(f"there is no group {g!r} in the model; {nearest(g, known) or 'its groups are ' + listing(known)}")
+    return [g for g in known if g in wanted]
+
+
+def _refuse_new_levels(terms: list[NewTerm]) -> None:
+    for term in terms:
+        if (term.codes == -2).any():
+            raise DataError(
+                f"{term.group!r} has levels that were not fitted: {listing(term.new_levels, 5)}; use new_levels='population' "
+                "(a new group, its variance in the interval) or 'sample', or leave the group out with groups="
+            )
+
+
+def _columns(term: NewTerm) -> Array:
+    return np.ones((len(term.codes), 1)) if term.Z is None else term.Z
+
+
+def _contribution(fit: Fit, term: NewTerm, sample: bool, rng: np.random.Generator) -> Array:
+    """Sum of z b per row; unknown groups count zero unless sampled."""
+    b = fit.optimum.b[term.index]
+    codes = term.codes
+    if sample and (codes == -1).any():
+        codes = codes.copy()
+        lost = codes == -1
+        codes[lost] = rng.integers(0, len(b), int(lost.sum()))
+    effects = b[np.maximum(codes, 0)]
+    effects[codes < 0] = 0.0
+    if sample and len(term.new_levels):
+        root = fit.sigma * fit.optimum.lambdas[term.index]
+        drawn = rng.standard_normal((len(term.new_levels), len(root))) @ root.T
+        fresh = codes == -2
+        effects[fresh] = drawn[term.new_codes[fresh]]
+    return np.einsum("ij,ij->i", _columns(term), effects)
+
+
+def _interval(fit: Fit, rows: _Rows, point: Array, interval: str, level: float) -> dict[str, Array]:
+    from scipy.special import ndtri
+
+    parts = [(t.index, t.codes, _columns(t)) for t in rows.terms]
+    variance = fit.engine.estimation_var(fit.optimum, rows.X, parts)
+    covs = fit.random_cov()
+    for term in rows.terms:
+        unknown = term.codes < 0
+        if unknown.any():
+            z = _columns(term)[unknown]
+            variance[unknown] += np.einsum("ij,jk,ik->i", z, covs[term.index], z)
+    if interval == "prediction":
+        variance += fit.sigma**2 / (1.0 if rows.weights is None else rows.weights)
+        variance += _left_out(fit, rows, covs)
+    std_error = np.sqrt(variance)
+    half = float(ndtri(0.5 + level / 2)) * std_error
+    return {"std_error": std_error, "conf_low": point - half, "conf_high": point + half}
+
+
+def _left_out(fit: Fit, rows: _Rows, covs: tuple[Array, ...]) -> Array:
+    """Variance of random effects whose groups were left out: a new observation comes from some group."""
+    total = np.zeros(len(rows.X))
+    used = {t.index for t in rows.terms}
+    columns = None
+    for t, (term, cov) in enumerate(zip(fit.design.terms, covs, strict=True)):
+        if t in used:
+            continue
+        if term.names == ("Intercept",):
+            total += cov[0, 0]
+            continue
+        if columns is None:
+            columns = {name: rows.X[:, i] for i, name in enumerate(fit.design.names)}
+        missing = [n for n in term.names if n not in columns and n != "Intercept"]
+        if missing:
+            raise OptionError(f"the prediction interval needs the values of {listing(missing)}, which vary by {term.group!r}; "
+                              f"include {term.group!r} in groups (rows may leave its value missing)")
+        z = np.column_stack([columns.get(n, np.ones(len(rows.X))) for n in term.names])
+        total += np.einsum("ij,jk,ik->i", z, cov, z)
+    return total
+
+
+def simulate(fit: Fit, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
+    """Draw new responses for the rows fitted.
+
+    Parameters
+    ----------
+    n : int
+        Number of responses.
+    groups : None, "all" or list of names
+        Groups whose estimated effects are kept; the others' are drawn anew. Default: all drawn anew, as for a parametric
+        bootstrap. (`predict` has the other default, as in lme4: it keeps all.)
+    seed : int or Generator, optional
+
+    Returns
+    -------
+    frame
+        sim_1 ... sim_n, rows as in the data (NaN where a row was left out).
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise OptionError(f"n must be a positive whole number, got {n!r}")
+    kept = group_names(fit, groups)
+    y = draw_responses(fit, int(n), kept, np.random.default_rng(seed))
+    out = np.full((n, fit.design.n_input), np.nan)
+    out[:, fit.design.rows] = y
+    return like(fit.design.kind, {f"sim_{i + 1}": column for i, column in enumerate(out)})
+
+
+def draw_responses(fit: Fit, n: int, kept: list[str], rng: np.random.Generator) -> Array:
+    """(n, rows used) responses; the order of draws is fixed, so that a seed means one answer."""
+    d = fit.rows_of_data()
+    mean = d.X @ fit.optimum.beta
+    if d.offset is not None:
+        mean = mean + d.offset
+    y = np.tile(mean, (n, 1))
+    for t, term in enumerate(d.terms):
+        z = np.ones((len(d.y), 1)) if term.Z is None else term.Z
+        if term.group in kept:
+            y += np.einsum("ij,ij->i", z, fit.optimum.b[t][term.codes])
+            continue
+        root = fit.sigma * fit.optimum.lambdas[t]
+        for i in range(n):
+            b = rng.standard_normal((len(term.levels), len(root))) @ root.T
+            y[i] += np.einsum("ij,ij->i", z, b[term.codes])
+    noise = rng.standard_normal(y.shape) * fit.sigma
+    y += noise if d.weights is None else noise / np.sqrt(d.weights)
+    return y
+
+
+@dataclass(frozen=True)
+class Refits:
+    """Many responses fitted on one design.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Responses.
+    beta, std_error : (r, p) arrays
+    sigma, criterion : (r,) arrays
+    theta : (r, n_theta) array
+    converged : (r,) bool array
+    """
+
+    fit: Fit
+    names: tuple[str, ...]
+    beta: Array
+    std_error: Array
+    sigma: Array
+    criterion: Array
+    theta: Array
+    converged: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def fixef(self) -> Any:
+        """Frame: response, term, estimate, std_error, statistic, p_value (normal distribution)."""
+        from .inference import t_table
+
+        terms = self.fit.design.names
+        estimate, std_error = self.beta.ravel(), self.std_error.ravel()
+        table = t_table(estimate, std_error, np.full(len(estimate), np.inf), 0.95)
+        return like(self.fit.design.kind, {
+            "response": np.repeat(np.array(self.names, dtype=object), len(terms)),
+            "term": np.tile(np.array(terms, dtype=object), len(self)),
+            "estimate": estimate, "std_error": std_error, "statistic": table["statistic"], "p_value": table["p_value"],
+        })
+
+    def varcorr(self) -> Any:
+        """Frame: response, group, term1, term2, vcov, sdcor, as `Fit.varcorr` per response."""
+        columns: dict[str, list[Any]] = {n: [] for n in ("response", "group", "term1", "term2", "vcov", "sdcor")}
+
+        def put(group: str, term1: str | None, term2: str | None, vcov: Array, sdcor: Array) -> None:
+            for name, value in zip(columns, (self.names, group, term1, term2, vcov, sdcor), strict=True):
+                whole = name in ("response", "vcov", "sdcor")
+                columns[name].append(np.asarray(value, dtype=object if name == "response" else float) if whole
+                                     else np.full(len(self), value, dtype=object))
+
+        at = 0
+        for term, s in zip(self.fit.design.terms, self.fit.engine.blocks.structures, strict=True):
+            roots = np.stack([s.to_lambda(t[at : at + s.n_theta]) for t in self.theta])
+            at += s.n_theta
+            cov = self.sigma[:, None, None] ** 2 * (roots @ roots.transpose(0, 2, 1))
+            sd = np.sqrt(np.einsum("rkk->rk", cov))
+            for i, name in enumerate(term.names):
+                put(term.group, name, None, cov[:, i, i], sd[:, i])
+            for j in range(len(term.names) if s.kind != "diag" else 0):
+                for i in range(j + 1, len(term.names)):
+                    with np.errstate(invalid="ignore", divide="ignore"):
+                        put(term.group, term.names[j], term.names[i], cov[:, i, j], cov[:, i, j] / (sd[:, i] * sd[:, j]))
+        put("Residual", None, None, self.sigma**2, self.sigma)
+        return like(self.fit.design.kind, {n: np.concatenate(v) for n, v in columns.items()})
+
+    def glance(self) -> Any:
+        """Frame: response, sigma, loglik, criterion name, converged."""
+        return like(self.fit.design.kind, {
+            "response": np.array(self.names, dtype=object), "sigma": self.sigma, "loglik": -self.criterion / 2,
+            "criterion": np.full(len(self), self.fit.criterion_name, dtype=object), "converged": self.converged,
+        })
+
+
+def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
+    """Fit the model of `fit` to other responses; see `Fit.refit`."""
+    from .fit import Fit as FitClass
+    from .reml import Engine
+
+    d = fit.rows_of_data()
+    values, names = _responses(y, d)
+    if names is not None:
+        found = fit.engine.refit(d, values, fit.optimum, threads)
+        return Refits(fit, names, found["beta"], found["std_error"], found["sigma"], found["criterion"], found["theta"],
+                      np.asarray(found["converged"], dtype=bool))
+    if np.all(values[0] == values[0, 0]):
+        raise DataError(f"the new response is {values[0, 0]:g} in all rows; there is nothing to explain")
+    model = fit.model.with_design(replace(d, y=values[0]))
+    engine = Engine(model.design, threads or fit.engine.threads)
+    return FitClass(model, engine.fit(fit.reml), engine)
+
+
+def _responses(y: Any, d: Design) -> tuple[Array, tuple[str, ...] | None]:
+    """(r, rows used) responses and their names (None for a single one-dimensional response)."""
+    names: list[str] | None = None
+    if hasattr(y, "columns") or isinstance(y, dict):
+        from .frame import Table
+
+        table = Table(y)
+        names = list(table.names)
+        y = np.column_stack([np.asarray(v, dtype=np.float64) for v in table.load(names).values()])
+    try:
+        array = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"the new response must be numbers, got {type(y).__name__}") from None
+    if array.ndim not in (1, 2) or array.shape[0] != d.n_input:
+        raise DataError(f"the new response must have {d.n_input} rows, as the data of the model; got shape {array.shape}")
+    used = array[d.rows] if array.ndim == 2 else array[d.rows, None]
+    bad = np.argwhere(~np.isfinite(used))
+    if len(bad):
+        row, column = bad[0]
+        which = f" of column {column if names is None else names[column]!r}" if array.ndim == 2 else ""
+        raise DataError(f"the new response{which} is {used[row, column]} in row {int(d.rows[row])} (counting from 0), a row the "
+                        "model uses; give finite numbers there")
+    if array.ndim == 2 and names is None:
+        names = [f"y{i + 1}" for i in range(used.shape[1])]
+    return np.ascontiguousarray(used.T), None if names is None else tuple(names)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        raise OptionError(f"{name} {value!r} is not known; {hint or 'allowed are ' + listing(allowed)}")
