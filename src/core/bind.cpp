@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "start.hpp"
 #include "trust.hpp"
 
 namespace nb = nanobind;
@@ -243,12 +244,11 @@ static nb::dict fit(State& state, const std::vector<Array>& start,
 // Many responses on one design: (r, n) in; per response Lambda entries, beta, r2, deviance, status out.
 static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector<Codes>& codes,
                       const std::vector<std::optional<Array>>& z, const std::vector<int>& levels, const Array& x,
-                      const std::optional<Array>& w, const Array& ys, const std::vector<Array>& start,
+                      const std::optional<Array>& w, const Array& ys,
                       const std::vector<std::pair<int, std::vector<int>>>& components, bool reml, int max_evaluations,
                       int threads) {
     const Rows rows = read_rows(codes, z, levels, x, w);
     const Plan& plan = problem->plan;
-    const auto lam = read_lambdas(plan, start);
     const auto comps = read_components(components);
     if (ys.ndim() != 2 || static_cast<i64>(ys.shape(1)) != rows.n) throw std::invalid_argument("Y must be (r, n)");
     const std::size_t r = ys.shape(0);
@@ -265,7 +265,7 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
                 const Response y = response_sums(rows.n, rows.p, rows.factors, rows.x, ys.data() + i * rows.n, rows.w);
                 ev.evaluations = 0;
                 TrustRegion search(ev, y, comps, max_evaluations);
-                const FitResult res = search.run(lam, 0);
+                const FitResult res = search.run(moment_start(problem->blocks, y, components), 0);
                 std::size_t at = i * width;
                 for (const vec& l : res.lambda)
                     for (double v : l) lambdas[at++] = v;
@@ -399,7 +399,7 @@ NB_MODULE(_core, m) {
         .def_prop_ro("yy", [](const Problem& p) { return p.blocks.y.yy; })
         .def_prop_ro("tail_size", [](const Problem& p) { return p.plan.m; })
         .def_prop_ro("sparse_factors", [](const Problem& p) { return p.plan.sparse_factors; })
-        .def_prop_ro("panel", [](const Problem& p) { return p.plan.panel; })
+        .def_prop_ro("tail_mode", [](const Problem& p) { return static_cast<int>(p.plan.mode); })
         .def_prop_ro("flops", [](const Problem& p) { return p.plan.flops; })
         .def_prop_ro("bytes", [](const Problem& p) { return p.plan.bytes; })
         .def("__add__", [](const Problem& a, const Problem& b) {
@@ -429,10 +429,16 @@ NB_MODULE(_core, m) {
         .def("solution", &State::solution)
         .def("l_x", &State::l_x)
         .def("solve", &State::solve, nb::arg("rhs"), nb::arg("backward"));
+    m.def(
+        "moment_start",
+        [](const Problem& p, const std::vector<std::pair<int, std::vector<int>>>& components) {
+            return write_squares(p.plan, moment_start(p.blocks, p.blocks.y, components));
+        },
+        nb::arg("problem"), nb::arg("components"));
     m.def("estimation_var", &estimation_var, nb::arg("state"), nb::arg("x"), nb::arg("codes"), nb::arg("effects"));
     m.def("fit", &fit, nb::arg("state"), nb::arg("start"), nb::arg("components"), nb::arg("max_evaluations"),
           nb::arg("em_steps"));
     m.def("refit", &refit, nb::arg("problem"), nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"),
-          nb::arg("w").none(), nb::arg("ys"), nb::arg("start"), nb::arg("components"), nb::arg("reml"),
+          nb::arg("w").none(), nb::arg("ys"), nb::arg("components"), nb::arg("reml"),
           nb::arg("max_evaluations"), nb::arg("threads"));
 }

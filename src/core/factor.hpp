@@ -10,6 +10,22 @@
 
 namespace multilevel {
 
+// Sum of logarithms of positive numbers, with one logarithm per hundred or so.
+class LogProduct {
+  public:
+    void multiply(double x) {
+        product_ *= x;
+        if (!(product_ < 1e150 && product_ > 1e-150)) {
+            sum_ += std::log(product_);
+            product_ = 1;
+        }
+    }
+    double value() const { return sum_ + std::log(product_); }
+
+  private:
+    double product_ = 1, sum_ = 0;
+};
+
 enum class Status { ok = 0, not_positive = 1, perfect_fit = 2 };
 
 class Factor {
@@ -42,7 +58,8 @@ class Factor {
         for (int f = 0; f < plan.sparse_factors && status == Status::ok; ++f) eliminate(f, threads);
         if (status != Status::ok) return status;
         start_tail();
-        if (plan.panel) subtract_panels();
+        if (plan.mode == TailMode::direct) subtract_direct(threads);
+        else if (plan.mode == TailMode::panel) subtract_panels();
         else subtract_scattered(threads);
         return finish_tail();
     }
@@ -90,14 +107,14 @@ class Factor {
         parallel_for(parts.size(), threads, [&](std::size_t t) {
             std::vector<i32> position(updated ? plan.scalars() : 0);
             with_size(plan.k[f], [&](auto K) {
-                double logs_here = 0;
+                LogProduct logs_here;
                 for (std::size_t i = parts[t].begin; i < parts[t].end && !failed; ++i) {
                     const i64 node = first + static_cast<i64>(i);
                     start_node<K>(f, node);
                     if (updated) collect<K>(f, node, position);
                     if (!divide<K>(f, node, logs_here)) failed = true;
                 }
-                logs[t] = logs_here;
+                logs[t] = 2 * logs_here.value();
             });
         });
         if (failed) status = Status::not_positive;
@@ -165,11 +182,11 @@ class Factor {
     }
 
     template <int K>
-    bool divide(int f, i64 node, double& logs) {
+    bool divide(int f, i64 node, LogProduct& logs) {
         const int k = K ? K : plan.k[f];
         double *d = diag_block(f, node), *out = values(node);
         if (!cholesky<K>(d, k)) return false;
-        for (int c = 0; c < k; ++c) logs += 2 * std::log(d[c * k + c]);
+        for (int c = 0; c < k; ++c) logs.multiply(d[c * k + c]);
         const i64 count = row_count(node);
         for (i64 r = 0; r < count; ++r) solve_lower<K>(d, out + r * k, k);
         return true;
@@ -272,6 +289,33 @@ class Factor {
     int panel_columns() const { return std::max(16, std::min(4096, static_cast<int>(4000000 / plan.m))); }
 
   private:
+    // a small tail: sums over fixed runs of nodes, added in order
+    void subtract_direct(int threads) {
+        const int m = plan.m;
+        for (int f = 0; f < plan.sparse_factors; ++f) {
+            const i64 first = plan.node_offset[f];
+            const auto parts = ranges(plan.node_offset[f + 1] - first, 64);
+            std::vector<vec> sums(parts.size());
+            parallel_for(parts.size(), threads, [&](std::size_t t) {
+                sums[t].assign(static_cast<std::size_t>(m) * m, 0.0);
+                with_size(plan.k[f], [&](auto K) {
+                    const int k = K ? int(K) : plan.k[f];
+                    for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
+                        const i64 node = first + static_cast<i64>(i), count = row_count(node);
+                        const i32* row = rows(node);
+                        const double* v = values(node);
+                        for (i64 a = plan.sparse_rows[node]; a < count; ++a) {
+                            double* column = sums[t].data() + (row[a] - plan.tail) * m;
+                            for (i64 r = a; r < count; ++r) column[row[r] - plan.tail] += dot<K>(v + r * k, v + a * k, k);
+                        }
+                    }
+                });
+            });
+            for (const vec& s : sums)
+                for (std::size_t i = 0; i < s.size(); ++i) tail[i] -= s[i];
+        }
+    }
+
     void subtract_panels() {
         vec panel;
         int columns = 0;

@@ -33,8 +33,8 @@ class Inverse {
         if (plan.flops < 2e6) threads = 1;
         weights_ = w;
         invert_tail();
-        if (plan.panel) tail_products_panel();
-        else tail_products_scattered(threads);
+        if (plan.mode == TailMode::panel) tail_products_panel();
+        else if (plan.mode == TailMode::scattered) tail_products_scattered(threads);
         if (want_gradient) {
             gradient.assign(plan.factors, {});
             for (int f = 0; f < plan.factors; ++f) gradient[f].assign(plan.k[f] * plan.k[f], 0.0);
@@ -135,6 +135,22 @@ class Inverse {
             }
         });
     }
+    template <int K>
+    void tail_products_direct(int f, i64 node) {
+        const int k = K ? K : plan.k[f];
+        const i64 count = fac.row_count(node);
+        const i32* row = fac.rows(node);
+        const double* v = fac.values(node);
+        double* out = s.data() + plan.value_ptr[node];
+        for (i64 a = plan.sparse_rows[node]; a < count; ++a) {
+            const double* column = s_tail.data() + (row[a] - plan.tail) * plan.m;
+            for (int c = 0; c < k; ++c) {
+                double sum = 0;
+                for (i64 r = plan.sparse_rows[node]; r < count; ++r) sum += column[row[r] - plan.tail] * v[r * k + c];
+                out[a * k + c] = sum;
+            }
+        }
+    }
     void tail_products_panel() {
         vec panel, result;
         int columns = 0;
@@ -167,6 +183,7 @@ class Inverse {
                 vec work(2 * plan.k[f] * plan.k[f]);
                 for (std::size_t i = parts[t].end; i-- > parts[t].begin;) {
                     const i64 node = first + static_cast<i64>(i);
+                    if (plan.mode == TailMode::direct) tail_products_direct<K>(f, node);
                     if (plan.sparse_rows[node]) sparse_products<K>(f, node);
                     finish_node<K>(f, node, work);
                     if (want_gradient) node_gradient<K>(f, node, sums[t], work);

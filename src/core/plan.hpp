@@ -14,6 +14,10 @@ namespace multilevel {
 
 constexpr double dense_share = 0.3;  // of the triangle: above it a dense factorisation is faster
 constexpr double panel_share = 0.15; // of head x tail: above it BLAS on a dense panel beats scattered updates
+constexpr int direct_size = 24;      // a dense tail this small is summed node by node, without either
+
+// How the sparse nodes update the dense tail.
+enum class TailMode { direct, panel, scattered };
 
 struct Plan {
     int factors = 0, sparse_factors = 0, p = 0;
@@ -32,7 +36,7 @@ struct Plan {
     std::vector<i64> in_ptr;      // per sparse node (factors >= 1), then per tail scalar
     std::vector<i64> in_node, in_pos;
     std::vector<char> independent;// per sparse factor: its nodes do not touch one another
-    bool panel = false;           // tail pattern dense enough for BLAS panels
+    TailMode mode = TailMode::scattered;
     double flops = 0;             // of one factorisation, roughly
     double bytes = 0;             // of one factor with its selected inverse
 
@@ -71,7 +75,7 @@ class NodePatterns {
                 nodes_.resize(keep ? ptr_.back() : 0);
                 return false;
             }
-            if (!pat.empty() && factor(pat[0]) + 1 < b_.factors()) children_[pat[0]].push_back(v);
+            if (!pat.empty()) children_[pat[0]].push_back(v);
             nodes_.insert(nodes_.end(), pat.begin(), pat.end());
             ptr_.push_back(static_cast<i64>(nodes_.size()));
         }
@@ -142,7 +146,7 @@ inline void fill_incoming(Plan& plan) {
                 for (i64 r = plan.row_ptr[v]; r < plan.row_ptr[v + 1];) {
                     const i64 row = plan.rows[r];
                     if (row >= plan.tail) {
-                        if (!plan.panel) use(plan.in_slot(row, true), v, r - plan.row_ptr[v]);
+                        if (plan.mode == TailMode::scattered) use(plan.in_slot(row, true), v, r - plan.row_ptr[v]);
                         ++r;
                     } else {
                         const int g = plan.factor_of(row);
@@ -173,7 +177,7 @@ inline void estimate_cost(Plan& plan) {
             values += rows * plan.k[f];
         }
     const double m = plan.m;
-    plan.flops = (plan.panel ? panel : pairs) + m * m * m / 3 + 10 * values;
+    plan.flops = (plan.mode == TailMode::panel ? panel : pairs) + m * m * m / 3 + 10 * values;
     plan.bytes = 8 * (3 * m * m + 4 * values) + 4 * static_cast<double>(plan.rows.size());
 }
 
@@ -225,7 +229,8 @@ inline Plan make_plan(const Blocks& b) {
         }
         plan.independent.push_back(independent);
     }
-    plan.panel = tail_rows > panel_share * plan.m * static_cast<double>(plan.tail);
+    if (plan.m <= direct_size) plan.mode = TailMode::direct;
+    else if (tail_rows > panel_share * plan.m * static_cast<double>(plan.tail)) plan.mode = TailMode::panel;
     plan.a.assign(plan.value_ptr.back(), 0.0);
     for (int f = 0; f < plan.sparse_factors; ++f)
         for (i64 v = plan.node_offset[f]; v < plan.node_offset[f + 1]; ++v) fill_node(plan, b, f, v);

@@ -93,7 +93,7 @@ def learn(
     for name, use in uses.items():
         one = series[name]
         kind = frame.column_kind(one, name)
-        number = _is_number(one, name, kind, use, name in levels)
+        number = _is_number(one, name, kind, use, name in levels, rows)
         coded = None
         if use.wrapped or not number:
             codes, labels = frame.factor(one, name)
@@ -116,7 +116,9 @@ def learn(
     return out, infos
 
 
-def _is_number(series: pd.Series[Any], name: str, kind: str, use: Use, has_levels: bool) -> bool:
+def _is_number(
+    series: pd.Series[Any], name: str, kind: str, use: Use, has_levels: bool, rows: NDArray[np.int64]
+) -> bool:
     """Whether the column enters as numbers; refuses text and dates where numbers are needed."""
     numeric = kind in ("number", "bool")
     if use.numeric and (not numeric or (has_levels and use.bare)):
@@ -124,7 +126,7 @@ def _is_number(series: pd.Series[Any], name: str, kind: str, use: Use, has_level
             raise OptionError(
                 f"levels names {name!r}, which is also used as a number; write C({name}) where it is a factor"
             )
-        raise frame.not_numeric(series, name, kind, use.where)
+        raise frame.not_numeric(series, name, kind, use.where, rows)
     if use.bare and kind == "date":
         raise frame.not_numeric(series, name, kind)
     return use.numeric or (use.bare and numeric and not has_levels)
@@ -161,13 +163,13 @@ def recall(
                 row = int(rows[int(np.flatnonzero(codes == -2)[0])])
                 shown = frame.label_text(unknown[0])
                 raise DataError(
-                    f"column {name!r} has the value {shown!r} (row {row}, counting from 0), which did not occur "
-                    f"when fitting; allowed are {listing(map(frame.label_text, info.levels), 20)}"
+                    f"column {name!r} has the value {shown!r} (row {row}, counting from 0), which did not "
+                    f"occur when fitting; allowed are {listing(map(frame.label_text, info.levels), 20)}"
                 )
             coded = Coded(name, codes, info.levels, info.contrast)
         if info.number:
             kind = frame.column_kind(one, name)
             if kind not in ("number", "bool"):
-                raise frame.not_numeric(one, name, kind)
+                raise frame.not_numeric(one, name, kind, rows=rows)
         _store(out, name, one, info, coded)
     return out

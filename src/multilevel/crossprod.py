@@ -121,8 +121,8 @@ def whitening(columns: Array) -> Array:
     diagonal = np.abs(np.diag(root))
     if diagonal.min() < 1e-10 * diagonal.max():
         return np.diag(1.0 / scale)
-    inverse: Array = np.linalg.solve(root, np.eye(k))
-    return np.triu(inverse) / scale[:, None]
+    inverse = np.linalg.solve(root, np.eye(k))
+    return np.asarray(np.triu(inverse) / scale[:, None])
 
 
 def build(design: Design, threads: int) -> CrossProducts:
@@ -160,8 +160,8 @@ def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
     y = design.y if design.offset is None else design.y - design.offset
     n = len(y)
     w = design.weights
-    shift = np.zeros(x.shape[1])
-    rest = y
+    shift: Array = np.zeros(x.shape[1])
+    rest: Array = y
     for _ in range(2):  # x is only nearly orthogonal: once more mops up
         if not x.shape[1]:
             break
@@ -169,8 +169,8 @@ def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
             step = x.T @ rest / n
         else:
             step = np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0]
-        shift = shift + step
-        rest = rest - x @ step
+        shift = np.asarray(shift + step)
+        rest = np.asarray(rest - x @ step)
     scale = float(np.sqrt(np.mean(rest * rest)))
     if not scale > 1e-12 * float(np.sqrt(np.mean(y * y))):
         raise DataError(

@@ -63,8 +63,10 @@ def load(name: str, as_: str = "pandas") -> Any:
     index = _index()
     if not isinstance(name, str) or name not in index:
         hint = nearest(name, index)
-        raise OptionError(f"there is no bundled data set {name!r}{'; ' + hint if hint else ''}. "
-                          f"There are: {', '.join(index)}")
+        raise OptionError(
+            f"there is no bundled data set {name!r}{'; ' + hint if hint else ''}. "
+            f"There are: {', '.join(index)}"
+        )
     entry = index[name]
     if as_ == "polars":
         return _read_polars(_bytes(entry["file"]), entry["columns"])
@@ -89,8 +91,15 @@ def datasets(as_: str = "pandas") -> Any:
         One row per set: name, rows, columns (their names), grouping, description, source, licence.
     """
     _check_library(as_)
-    rows: dict[str, list[Any]] = {"name": [], "rows": [], "columns": [], "grouping": [], "description": [],
-                                  "source": [], "licence": []}
+    rows: dict[str, list[Any]] = {
+        "name": [],
+        "rows": [],
+        "columns": [],
+        "grouping": [],
+        "description": [],
+        "source": [],
+        "licence": [],
+    }
     for name, entry in _index().items():
         rows["name"].append(name)
         rows["columns"].append(", ".join(entry["columns"]))
@@ -137,8 +146,9 @@ def _read_pandas(text: bytes, columns: dict[str, Any]) -> pd.DataFrame:
             types[name] = pd.CategoricalDtype(kind["levels"], ordered=kind["ordered"])
     # before pandas 3.1 the default parser may be off by one unit in the last place; since then it is exact
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    frame: pd.DataFrame = pd.read_csv(io.BytesIO(text), dtype=types, keep_default_na=False, na_values=[""],
-                                      **exact)
+    frame: pd.DataFrame = pd.read_csv(
+        io.BytesIO(text), dtype=types, keep_default_na=False, na_values=[""], **exact
+    )
     for name, kind in columns.items():
         if not isinstance(kind, str) and kind["levels"] == "numeric":
             levels, codes = np.unique(frame[name].to_numpy(), return_inverse=True)

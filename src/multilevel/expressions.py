@@ -1,7 +1,8 @@
 """Expressions inside a formula: R spelling to Python, what may be called, which columns are used, evaluation.
 
-Formulas are evaluated as Python. Nothing is evaluated that has not passed `check_expression`: arithmetic, columns
-and the functions listed here, no attributes, subscripts or other calls. So a formula read from a file cannot run code.
+Formulas are evaluated as Python. Nothing is evaluated that has not passed `check_expression`: arithmetic,
+columns and the functions listed here, no attributes, subscripts or other calls. So a formula read from a file
+cannot run code.
 """
 
 from __future__ import annotations
@@ -323,6 +324,8 @@ class _Checker(ast.NodeVisitor):
             _fail(f"unknown function {name}(); {hint}", name)
         for child in (*node.args, *(argument.value for argument in node.keywords)):
             self.visit(child)
+        if any(isinstance(child, ast.Constant) and child.value is None for child in node.args):
+            _fail("a column is missing between the parentheses")
         if any(argument.arg is None for argument in node.keywords):
             _fail("** cannot be used to pass arguments")
 

@@ -201,14 +201,17 @@ class Fit:
         frame
             term, estimate, std_error, statistic, df, p_value, conf_low, conf_high; columns dropped for rank are NaN rows.
         """
+        return self._frame(self.fixef_columns(level, ddf))
+
+    def fixef_columns(self, level: float = 0.95, ddf: str = "satterthwaite") -> dict[str, Any]:
+        """The columns of `fixef` as arrays."""
         check_level(level)
         df = self._ddf(ddf)
         std_error = np.sqrt(np.diag(self._optimum.vcov))
         table = inference.t_table(self._optimum.beta, std_error, df, level)
         columns = {"estimate": self._optimum.beta, "std_error": std_error, "statistic": table["statistic"], "df": df,
                    "p_value": table["p_value"], "conf_low": table["conf_low"], "conf_high": table["conf_high"]}
-        return self._frame({"term": np.array(self.design.all_names, dtype=object),
-                            **{name: self._full(v) for name, v in columns.items()}})
+        return {"term": np.array(self.design.all_names, dtype=object), **{n: self._full(v) for n, v in columns.items()}}
 
     def ranef(self, condvar: bool = True) -> Any:
         """Conditional modes of the random effects (BLUPs).

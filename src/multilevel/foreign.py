@@ -52,7 +52,7 @@ def dense(series: pd.Series[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     if isinstance(series.dtype, pd.SparseDtype):
-        series = series.sparse.to_dense()
+        return pd.Series(np.asarray(series), name=series.name)
     return series
 
 

@@ -170,19 +170,29 @@ def column_kind(series: pd.Series[Any], name: str) -> str:
     return kind
 
 
-def numbers(series: pd.Series[Any], name: str) -> NDArray[np.float64]:
-    """Return a numeric or boolean column as float64, NaN where missing; no copy where it is float64 already."""
+def numbers(series: pd.Series[Any], name: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Return a numeric or boolean column as float64, NaN where missing; no copy of one that is float64."""
     dtype = series.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(series.to_numpy(), dtype=np.float64)
     kind = column_kind(series, name)
     if kind not in ("number", "bool"):
-        raise not_numeric(series, name, kind)
+        raise not_numeric(series, name, kind, rows=rows)
     return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def not_numeric(series: pd.Series[Any], name: str, kind: str, where: str = "") -> DataError:
-    """Say that numbers are needed in a column that holds something else, with the first bad value."""
+def not_numeric(
+    series: pd.Series[Any],
+    name: str,
+    kind: str,
+    where: str = "",
+    rows: NDArray[np.int64] | None = None,
+    advice: str = "",
+) -> DataError:
+    """Say that numbers are needed in a column that holds something else, with the first bad value.
+
+    `rows` are the positions of the series in the user's data.
+    """
     where = f" in {where}" if where and where != name else ""
     if kind == "date":
         value = series.dropna().iloc[0] if series.notna().any() else "nothing"
@@ -191,21 +201,16 @@ def not_numeric(series: pd.Series[Any], name: str, kind: str, where: str = "") -
             "for example to days since a start date"
         )
     position, value = _first_bad(series)
-    looks = "text that looks like numbers" if position is None else "text"
-    at = (
-        f", {value!r} in row {position} (counting from 0)"
-        if position is not None
-        else f", {value!r} in its first row"
-    )
-    advice = (
-        "convert it with astype(float)"
-        if position is None
-        else f"convert it to numbers, or use factor({name})"
-    )
-    return DataError(
-        f"column {name!r}{where} looks like {looks} where numbers are needed{at}; {advice}".replace(
-            "looks like text that looks like", "holds text that looks like"
+    if position is None:
+        return DataError(
+            f"column {name!r}{where} holds numbers written as text, such as {value!r}; convert it with "
+            "astype(float)"
         )
+    row = position if rows is None else int(rows[position])
+    advice = advice or f"convert it to numbers, or use factor({name})"
+    return DataError(
+        f"column {name!r}{where} looks like text where numbers are needed, {value!r} in row {row} (counting "
+        f"from 0); {advice}"
     )
 
 
@@ -233,7 +238,7 @@ def factor(series: Any, name: str) -> tuple[Codes, Labels]:
 
 
 def lookup(series: Any, name: str, levels: Labels) -> tuple[Codes, Labels]:
-    """Return codes of a column on known `levels`: -1 missing, -2 not among them; and its own unknown labels."""
+    """Return codes of a column on known `levels`, -1 missing, -2 not among them, and the unknown labels."""
     codes, own = factor(series, name)
     position = {_key(label): index for index, label in enumerate(levels.tolist())}
     table = np.fromiter(
@@ -244,7 +249,7 @@ def lookup(series: Any, name: str, levels: Labels) -> tuple[Codes, Labels]:
 
 
 def interaction(codes: Sequence[Codes], levels: Sequence[Labels]) -> tuple[Codes, Labels]:
-    """Cross several factors: only observed combinations, by the first factor, then the second; labels "a:b"."""
+    """Cross factors: observed combinations only, by the first factor, then the second; labels "a:b"."""
     out, parts = combine(codes, [len(one) for one in levels])
     texts = [[label_text(label) for label in one.tolist()] for one in levels]
     labels = np.empty(len(parts), dtype=object)
@@ -290,7 +295,7 @@ def label_text(label: Any) -> str:
     return str(label)
 
 
-# -- what a column holds --------------------------------------------------------------------------------------
+# -- what a column holds ---------------------------------------------------------------------------
 
 
 def _inferred(series: pd.Series[Any], name: str) -> str:

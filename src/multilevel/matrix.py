@@ -1,8 +1,8 @@
 """Model matrices of fixed-effect sides, by formulaic, on bare NumPy columns.
 
-formulaic reads the side into terms, decides which factors need full or reduced coding, evaluates expressions and
-remembers the state of transforms. Columns are NumPy arrays or `Coded` factors; coding and assembly happen here, so
-that dummies are never stored twice and nothing passes through pandas.
+formulaic reads the side into terms, decides which factors need full or reduced coding, evaluates expressions
+and remembers the state of transforms. Columns are NumPy arrays or `Coded` factors; coding and assembly happen
+here, so that dummies are never stored twice and nothing passes through pandas.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from numpy.typing import NDArray
 
 from . import contrasts as _contrasts
 from . import frame
-from .contrasts import Coded, Contrast, as_contrast
+from .contrasts import Coded, Contrast, Dummy, as_contrast
 from .errors import DataError, MultilevelError, listing
-from .expressions import ELEMENTWISE, Expression, analyse, column
+from .expressions import CONTRAST_NAMES, ELEMENTWISE, Expression, analyse, column
 from .formula import quoted
 
 __all__ = ["Columns", "factors_of", "functions", "materialise"]
@@ -64,7 +65,9 @@ class Columns:
 
 _PIECES = re.compile(
     r"(?P<odd>`[^`]*`)|(?P<quote>'[^']*'|\"[^\"]*\")|(?P<call>[\w.]+\s*\()|(?P<open>\()|(?P<close>\))"
+    r"|(?P<name>(?<![\w.])[^\W\d]\w*(?![\w.]))(?!\s*=(?!=))"
 )
+_PLAIN = re.compile(r"[^\W\d]\w*")
 _STAND_IN = re.compile(r"odd_([0-9a-f]+)_q")
 
 
@@ -82,23 +85,26 @@ def _shown(text: str) -> str:
 
 
 def _without_odd_names(side: str) -> str:
-    """Replace backticked names inside calls by identifiers.
+    """Replace by identifiers backticked names inside calls, and columns named as functions are.
 
-    formulaic makes identifiers itself, some of them at random, so that the state of a transform would not be found
-    again on new data.
+    formulaic makes identifiers itself, some of them at random, so that the state of a transform would not be
+    found again on new data.
     """
     inside: list[bool] = []
 
     def piece(found: re.Match[str]) -> str:
         if found["odd"]:
             return _stand_in(found["odd"][1:-1]) if any(inside) else found["odd"]
+        if found["name"]:
+            clash = found["name"] in _NAMES and not (any(inside) and found["name"] in CONTRAST_NAMES)
+            return _stand_in(found["name"]) if clash else found["name"]
         if found["call"] or found["open"]:
             inside.append(bool(found["call"]))
         elif found["close"]:
             del inside[-1:]
         return found.group()
 
-    return _PIECES.sub(piece, side) if "`" in side else side
+    return _PIECES.sub(piece, side)
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,7 +124,8 @@ def factors_of(side: str) -> tuple[Expression, ...]:
         for one in term.factors:
             method = one.eval_method.value
             if method == "lookup":
-                seen[one.expr] = column(one.expr)
+                name = _shown(one.expr).strip("`")
+                seen[one.expr] = column(name)
             elif method == "python":
                 seen[one.expr] = analyse(
                     _STAND_IN.sub(lambda found: f"`{bytes.fromhex(found[1]).decode()}`", one.expr)
@@ -180,7 +187,7 @@ def _explained(error: Exception) -> MultilevelError:
     return DataError(f"cannot compute {which or text}: {cause}")
 
 
-# -- functions ------------------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------
 
 
 def _vector(*values: Any) -> Any:
@@ -255,9 +262,10 @@ _FUNCTIONS: dict[str, Any] = {
     "c": _vector,
     "poly": stateful_transform(_poly),
 }
+_NAMES = frozenset((*_FUNCTIONS, "C", "factor"))
 
 
-# -- materialisation ------------------------------------------------------------------------------------------
+# -- materialisation -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +305,13 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
     @override
     def _init(self) -> None:
+        self.data: Any
         self._n = self.data.n
         self._rows = self.data.rows
         values = self.data.values
-        self.data = values | {
-            _stand_in(name): one for name, one in values.items() if quoted(name) != name or "." in name
-        }
+        self.data = {name: one for name, one in values.items() if name not in _NAMES}
+        odd = [name for name in values if name in _NAMES or iskeyword(name) or not _PLAIN.fullmatch(name)]
+        self.data |= {_stand_in(name): values[name] for name in odd}
 
     @property
     @override
@@ -363,12 +372,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
     @override
     def _combine_columns(self, cols: Sequence[tuple[str, Any]], spec: Any, drop_rows: Any) -> Any:
         n = self._n
-        for name, column in cols:
-            _check_column(name, column, n)
+        for name, values in cols:
+            _check_column(name, values, n)
         out = np.empty((n, len(cols)), dtype=np.float64)
         for rows in _chunks(n):
-            for index, (_, column) in enumerate(cols):
-                out[rows, index] = _piece(column, rows)
+            for index, (_, values) in enumerate(cols):
+                out[rows, index] = _piece(values, rows)
         if not np.isfinite(out.sum()):  # one cheap pass; the search runs only when something is wrong
             bad = np.argwhere(~np.isfinite(out))
             if len(bad):
@@ -382,19 +391,20 @@ def _chunks(n: int) -> Iterator[slice]:
         yield slice(start, min(start + _CHUNK, n))
 
 
-def _check_column(name: str, column: Any, n: int) -> None:
-    values = column.__wrapped__ if isinstance(column, FactorValues) else column
-    if isinstance(values, np.ndarray) and (
-        values.dtype.kind not in "fiub" or (values.ndim and values.shape != (n,))
-    ):
-        what = (
-            f"{len(values)} values for {n} rows"
-            if values.dtype.kind in "fiub"
-            else "values that are no numbers"
-        )
-        raise DataError(f"{_shown(name)} gives {what}")
-    if isinstance(values, str):
-        raise DataError(f"{_shown(name)} gives text, not numbers")
+def _check_column(name: str, given: Any, n: int) -> None:
+    """Refuse what is no column of numbers."""
+    values = given.__wrapped__ if isinstance(given, FactorValues) else given
+    if isinstance(values, _Product):
+        for part in values.parts:
+            _check_column(name, part, n)
+        return
+    if isinstance(values, (Dummy, _Constant)):
+        return
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{_shown(name)} gives values that are no numbers")
+    if array.ndim and array.shape != (n,):
+        raise DataError(f"{_shown(name)} gives {len(array)} values for {n} rows")
 
 
 def too_many(name: str, columns: int, n: int) -> DataError:

@@ -110,6 +110,14 @@ def free_directions(
     return out
 
 
+def combined(lambdas: list[Array], directions: list[Direction], weights: Array) -> list[Array]:
+    """Per group, the weighted sum of directions as a change of Lambda."""
+    out = [np.zeros_like(m) for m in lambdas]
+    for weight, d in zip(weights, directions, strict=True):
+        out[d.group] += weight * d.matrix()
+    return out
+
+
 def curvature(state: Any, lambdas: list[Array], directions: list[Direction], reml: bool, df: float) -> Curvature:
     """Exact Hessian by central differences of the exact gradient; leaves the state at `lambdas`."""
     wx = 1.0 if reml else 0.0

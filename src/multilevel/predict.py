@@ -180,7 +180,7 @@ def _contribution(fit: Fit, term: NewTerm, sample: bool, rng: np.random.Generato
         drawn = rng.standard_normal((len(term.new_levels), len(root))) @ root.T
         fresh = codes == -2
         effects[fresh] = drawn[term.new_codes[fresh]]
-    return np.einsum("ij,ij->i", _columns(term), effects)
+    return np.asarray(np.einsum("ij,ij->i", _columns(term), effects))
 
 
 def _interval(fit: Fit, rows: _Rows, point: Array, interval: str, level: float) -> dict[str, Array]:

@@ -14,13 +14,15 @@ _SURE = 1e-6  # squared; far above the rounding of cross-products
 
 
 def dependent_columns(X: NDArray[np.float64]) -> set[int]:
-    """Return the columns that lm() would give no coefficient: later columns go, the order of the rest stays."""
+    """Return the columns that lm() would give no coefficient: the later ones, the order of the rest stays."""
     n, p = X.shape
     if p == 0:
         return set()
     if n >= p and _surely_independent(X):
         return set()
-    triangle = np.linalg.qr(X, mode="r")  # rotations keep lengths and angles of columns
+    triangle: NDArray[np.float64] = np.asarray(
+        np.linalg.qr(X, mode="r")
+    )  # rotations keep lengths and angles of columns
     basis = np.empty((triangle.shape[0], 0))
     lost: set[int] = set()
     for index in range(p):

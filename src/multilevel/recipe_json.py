@@ -1,4 +1,4 @@
-"""A recipe as JSON-able values and back; texts are checked by the grammar of formulas before they are used."""
+"""A recipe as JSON-able values and back; texts pass the grammar of formulas before they are used."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
     try:
         if saved["version"] != VERSION:
             raise FileError(
-                f"the description of the design has version {saved['version']!r}; this library reads {VERSION}"
+                f"the description of the design has version {saved['version']!r}; only {VERSION} is read"
             )
         sides = [
             saved["fixed"],
@@ -128,7 +128,7 @@ def _info(saved: Mapping[str, Any]) -> ColumnInfo:
 
 
 def encode_value(value: Any) -> Any:
-    """Write numbers, texts, dates, arrays, lists and dicts (of any keys) in JSON's types; floats are kept exactly."""
+    """Write numbers, texts, dates, arrays, lists and dicts in JSON's types; floats are kept exactly."""
     if isinstance(value, np.ndarray):
         return {
             "array": [encode_value(one) for one in value.ravel().tolist()],

@@ -25,7 +25,6 @@ Array = NDArray[np.float64]
 
 MAX_EVALUATIONS = 500
 CHEAP = 2e8  # flops: below this the exact Hessian is part of every fit, above it one directional check
-EM_FLOPS = 1e6  # above this one factorisation costs more than the two EM steps save on small variances
 
 
 @dataclass(frozen=True)
@@ -148,11 +147,10 @@ class Engine:
         c = self.blocks
         if self.df(reml) <= 0:
             raise DataError(f"{c.n} rows cannot carry {c.p} fixed effects; give the model more rows or fewer columns")
-        initial = [np.eye(g.k) for g in c.groups] if start is None else self.engine_lambdas(start)
+        initial = _core.moment_start(c.core, c.components) if start is None else self.engine_lambdas(start)
         state = _core.State(c.core, reml, self.threads)
         self._states[reml] = state
-        em = 2 if c.core.flops > EM_FLOPS else 0
-        best = _core.fit(state, initial, c.components, max_evaluations, em)
+        best = _core.fit(state, initial, c.components, max_evaluations, 0)
         spent = best["evaluations"]
         if best["status"] != 0 and start is None:
             best, spent = self._retry(state, best, spent, max_evaluations)
@@ -179,7 +177,7 @@ class Engine:
         """Other starts after a search that did not converge; keeps the best."""
         from . import _core
 
-        for size in (0.1, 3.0, 0.01):
+        for size in (1.0, 0.1, 3.0, 0.01):
             start = [size * np.eye(g.k) for g in self.blocks.groups]
             found = _core.fit(state, start, self.blocks.components, limit, 2)
             spent += found["evaluations"]
@@ -199,18 +197,16 @@ class Engine:
         if c.core.flops * 6 * len(directions) < CHEAP:
             facts = optimise.curvature(state, best["lambdas"], directions, reml, self.df(reml))
             values, vectors = np.linalg.eigh(facts.profiled)
-            turn = [np.zeros((g.k, g.k)) for g in c.groups]
-            for weight, d in zip(vectors[:, 0], directions, strict=True):
-                turn[d.group] += weight * d.matrix()
-            return float(values[0]), True, turn
-        turn = best.get("weakest")
-        if turn is None or best["min_curvature"] <= 0:
-            return best["min_curvature"], False, turn
-        wx, step = (1.0 if reml else 0.0), 1e-3
-        state.set([a + step * b for a, b in zip(best["lambdas"], turn, strict=True)])
-        g = state.gradient(1.0, wx, self.df(reml))
-        slope = sum(float(np.vdot(a, b)) for a, b in zip(g, turn, strict=True)) / step
-        return min(slope, best["min_curvature"]), False, turn
+            return float(values[0]), True, optimise.combined(best["lambdas"], directions, vectors[:, 0])
+        weakest: list[Array] | None = best.get("weakest")
+        if weakest is None or best["min_curvature"] <= 0:
+            return best["min_curvature"], False, weakest
+        # too dear for the exact Hessian: its value along the direction where the average information is weakest
+        step = 1e-3
+        state.set([a + step * b for a, b in zip(best["lambdas"], weakest, strict=True)])
+        g = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
+        slope = sum(float(np.vdot(a, b)) for a, b in zip(g, weakest, strict=True)) / step
+        return min(slope, best["min_curvature"]), False, weakest
 
     def _leave_saddle(self, state: Any, best: dict[str, Any], turn: list[Array], limit: int) -> dict[str, Any]:
         from . import _core
@@ -324,7 +320,7 @@ class Engine:
     # -- many responses ------------------------------------------------------------------------------------------
 
     def refit(self, design: Design, ys: Array, optimum: Optimum, threads: int | None = None) -> dict[str, Array]:
-        """Fit r more responses on the same design, starting from an optimum.
+        """Fit r more responses on the same design, by the criterion of an optimum.
 
         Parameters
         ----------
@@ -340,9 +336,8 @@ class Engine:
 
         c = self.blocks
         ys, shift, scale = self._center_many(design, ys)
-        start = [np.ascontiguousarray(m + 0.1 * np.eye(len(m))) for m in optimum.engine_lambdas]
         raw = _core.refit(
-            c.core, c.rows.codes, c.rows.z, c.rows.levels, c.rows.x, c.rows.weights, ys, start, c.components,
+            c.core, c.rows.codes, c.rows.z, c.rows.levels, c.rows.x, c.rows.weights, ys, c.components,
             optimum.reml, MAX_EVALUATIONS, self.threads if threads is None else threads,
         )
         df = self.df(optimum.reml)

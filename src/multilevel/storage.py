@@ -1,0 +1,455 @@
+"""A fitted model in one small file, and back.
+
+The cross-products stand in for the rows: they are a few kilobytes and give back standard errors, degrees of
+freedom, conditional variances and intervals. `archive` is the file itself; here is what stands in it. What is
+read is held against the rest of the file before it is used, so that no file can do more than be refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import archive
+from .archive import need
+from .errors import DataError, FileError
+
+if TYPE_CHECKING:
+    from .crossprod import CrossProducts, Group, Rows
+    from .design import Design, Term
+    from .design_recipe import Recipe
+    from .fit import Fit
+    from .formula import Formula
+    from .reml import Optimum
+
+__all__ = ["read", "save"]
+
+Array = NDArray[Any]
+
+COUNTS = ("n", "p", "sum_log_w", "yy", "levels", "k")  # the scalars among the exported cross-products
+
+
+def save(fit: Fit, path: str | os.PathLike[str], data: bool = False) -> None:
+    """Write a fit to one small file that `read` opens.
+
+    Parameters
+    ----------
+    fit : Fit
+    path : str or path
+        Replaced only once the new file is complete.
+    data : bool
+        Keep the rows too, so that fitted values, residuals, simulations and refits work after reading.
+
+    Raises
+    ------
+    FileError
+        When the file cannot be written.
+    DataError
+        When a level is of a type that the file cannot hold.
+    """
+    from .model import check_flag
+
+    check_flag("data", data)
+    header, arrays = _pack(fit, bool(data))
+    archive.write(path, header, arrays)
+
+
+def read(path: str | os.PathLike[str]) -> Fit:
+    """Open a fit written by `Fit.save`.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Fit
+        Prints, predicts and gives every table; what needs the rows works if saved with ``data=True``.
+
+    Raises
+    ------
+    FileError
+        When there is no such file, or it is damaged, foreign, or of a newer version.
+    """
+    name = archive.path_text(path)
+    with archive.open_regular(name) as file:
+        ours = archive.is_ours(file)
+        if not ours:
+            what = "is empty" if ours is None else "is no fit saved by multilevel"
+            raise FileError(f"{name!r} {what}; a fit is saved with fit.save(path)")
+        try:
+            return _restore(*archive.read(file))
+        except archive.NewerError as error:
+            raise FileError(f"{name!r} {error}") from None
+        except MemoryError:
+            raise FileError(f"there is not enough memory to read {name!r}") from None
+        except Exception as error:  # whatever a damaged file does to its readers, it means one thing
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise FileError(
+                f"{name!r} is damaged or incomplete ({why}); save the fit again, or use a copy of the file"
+            ) from error
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Header and arrays of a fit."""
+    from . import _core
+    from .design_recipe import to_recipe
+    from .recipe_json import encode_value
+
+    design, optimum, blocks = fit.design, fit.optimum, fit.engine.blocks
+    core = _core.export_blocks(blocks.core)
+    used = np.zeros(design.n_input, dtype=bool)
+    used[design.rows] = True
+    arrays = {
+        "used": used,
+        "theta": optimum.theta,
+        "beta": optimum.beta,
+        "vcov": optimum.vcov,
+        "x_basis": blocks.x_basis,
+        "shift": blocks.shift,
+    }
+    for t, (factor, modes) in enumerate(zip(optimum.lambdas, optimum.b, strict=True)):
+        arrays |= {f"lambda{t}": factor, f"b{t}": modes}
+    for f, (group, root) in enumerate(zip(blocks.groups, optimum.engine_lambdas, strict=True)):
+        arrays |= {f"basis{f}": group.basis, f"engine_lambda{f}": root}
+    arrays |= {f"core/{name}": _whole(name, value) for name, value in core.items() if name not in COUNTS}
+    if data:
+        arrays |= _rows_out(fit.rows_of_data())
+    header: dict[str, Any] = {
+        "family": fit.model.family,
+        "data": data,
+        "formula": design.formula.text,
+        "kind": design.kind,
+        "missing": design.missing,
+        "messages": list(design.messages),
+        "optimum": {
+            "reml": optimum.reml,
+            "criterion": optimum.criterion,
+            "sigma": optimum.sigma,
+            "evidence": {name: encode_value(value) for name, value in asdict(optimum.evidence).items()},
+        },
+        "engine": {
+            "groups": [list(group.terms) for group in blocks.groups],
+            "scale": blocks.scale,
+            **{name: core[name] for name in COUNTS},
+        },
+        "recipe": to_recipe(design),
+    }
+    _check_levels(design, header["recipe"])
+    return header, arrays
+
+
+def _whole(name: str, value: Array) -> Array:
+    """Row pointers and indices as the whole numbers they are."""
+    return value.astype({"ptr": "<i8", "idx": "<i4"}.get(name[:3], "<f8"))
+
+
+def _rows_out(design: Design) -> dict[str, Array]:
+    out: dict[str, Array] = {"y": design.y, "X": design.X}
+    out |= {name: value for name in ("weights", "offset") if (value := getattr(design, name)) is not None}
+    for t, term in enumerate(design.terms):
+        out[f"codes{t}"] = term.codes
+        if term.Z is not None:
+            out[f"Z{t}"] = term.Z
+    return out
+
+
+def _check_levels(design: Design, described: Mapping[str, Any]) -> None:
+    """Refuse levels that would come back as something else than they were."""
+    from .design_recipe import from_recipe
+
+    back = from_recipe(described)
+    mine = {name: info.levels for name, info in design.remake.infos.items() if info.levels is not None}
+    theirs = {name: info.levels or [] for name, info in back.infos.items()}
+    for one, other in zip(design.remake.terms, back.terms, strict=True):
+        for name, labels, again in zip(
+            one.grouping.columns, one.grouping.labels, other.grouping.labels, strict=True
+        ):
+            mine[name], theirs[name] = labels.tolist(), again.tolist()
+    for name, levels in mine.items():
+        for label, again in zip(levels, theirs[name], strict=True):
+            if label != again:
+                raise DataError(
+                    f"the levels of {name!r} are of type {type(label).__name__} (such as {str(label)!r}), "
+                    "which a saved fit cannot hold; convert them to text or numbers before fitting"
+                )
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
+    """A fit from what its file holds."""
+    from .crossprod import default_threads
+    from .design_recipe import from_recipe
+    from .fit import Fit
+    from .formula import parse
+    from .model import Model, check_family
+    from .reml import Engine
+
+    check_family(header["family"], None)
+    design = _design(header, arrays, parse(header["formula"]), from_recipe(header["recipe"]))
+    blocks = _blocks(header["engine"], arrays, design)
+    optimum = _optimum(header["optimum"], arrays, blocks)
+    if header["data"]:
+        design, rows = _with_rows(design, arrays, blocks)
+        blocks = replace(blocks, rows=rows)
+    engine = object.__new__(Engine)  # both constructors start from rows, which a saved fit need not have
+    engine.threads, engine.blocks, engine._states = default_threads(), blocks, {}
+    model = object.__new__(Model)
+    model._formula, model._design, model._data, model._engine = design.formula, design, None, engine
+    return Fit(model, optimum, engine)
+
+
+def _design(
+    header: Mapping[str, Any], arrays: Mapping[str, Array], formula: Formula, recipe: Recipe
+) -> Design:
+    """The design without its rows: y, X, codes and Z are None."""
+    from .design import Design
+
+    kept, names = recipe.kept.tolist(), recipe.all_names
+    need(
+        kept == sorted(set(kept)) and all(0 <= i < len(names) for i in kept),
+        "the kept columns are out of range",
+    )
+    need(all(isinstance(name, str) for name in names), "a column name is no text")
+    used, missing = arrays["used"], header["missing"]
+    need(used.ndim == 1 and used.dtype == bool, "the marks of used rows are of another type")
+    need(
+        all(isinstance(count, int) for count in missing.values()),
+        "the counts of missing values are no numbers",
+    )
+    kind = header["kind"]
+    need(kind in ("pandas", "polars", "pyarrow", "dict"), f"unknown kind of frame {kind!r}")
+    if kind in ("polars", "pyarrow") and find_spec(kind) is None:
+        kind = "pandas"  # the reader does not have the writer's library
+    none: Any = None
+    return Design(
+        formula,
+        formula.response,
+        none,
+        none,
+        tuple(names[i] for i in kept),
+        tuple(name for i, name in enumerate(names) if i not in set(kept)),
+        names,
+        _terms(formula, recipe),
+        None,
+        None,
+        np.flatnonzero(used),
+        len(used),
+        dict(missing),
+        kind,
+        tuple(str(message) for message in header["messages"]),
+        recipe,
+    )
+
+
+def _terms(formula: Formula, recipe: Recipe) -> tuple[Term, ...]:
+    from .design import Term
+
+    none: Any = None
+    out = []
+    for bar, term in zip(formula.bars, recipe.terms, strict=True):
+        grouping = term.grouping
+        need(
+            (bar.group, bar.structure, bar.groups) == (term.group, term.structure, grouping.columns),
+            f"the term of {bar.group!r} differs from the formula",
+        )
+        sizes = [len(labels) for labels in grouping.labels]
+        need(
+            len(sizes) == len(bar.groups) and all(labels.ndim == 1 for labels in grouping.labels),
+            "levels have a wrong shape",
+        )
+        need(
+            grouping.parts.ndim == 2
+            and grouping.parts.shape[1] == len(sizes)
+            and bool(((grouping.parts >= 0) & (grouping.parts < sizes)).all()),
+            "a level is out of range",
+        )
+        need(
+            len(term.names) > 0 and all(isinstance(name, str) for name in term.names), "an effect has no name"
+        )
+        out.append(Term(term.group, term.names, none, grouping.levels(), None, term.structure, bar.groups))
+    return tuple(out)
+
+
+def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Design) -> CrossProducts:
+    """Cross-products from their arrays; the engine checks again what concerns its own safety."""
+    from . import _core
+    from .covariance import Structure
+    from .crossprod import CrossProducts, _check_memory
+
+    structures = tuple(Structure(term.structure, len(term.names)) for term in design.terms)
+    groups, components, owners = _groups(saved["groups"], arrays, design, structures)
+    n, p = len(design.rows), len(design.names)
+    need((saved["n"], saved["p"]) == (n, p), "the numbers of rows and columns disagree")
+    need(
+        (saved["levels"], saved["k"]) == ([g.levels for g in groups], [g.k for g in groups]),
+        "the sizes of groups disagree",
+    )
+    core: dict[str, Any] = {name: saved[name] for name in COUNTS}
+    for name, value in arrays.items():
+        if name.startswith("core/"):
+            need(value.ndim == 1 and bool(np.isfinite(value).all()), f"array {name!r} is not finite")
+            core[name.removeprefix("core/")] = value.astype(np.float64)
+    for f, group in enumerate(groups):  # in Python's integers, which do not overflow
+        need(len(core[f"diag{f}"]) == group.levels * group.k**2, "the cross-products have a wrong size")
+        need(len(core[f"border{f}"]) == group.levels * group.k * p, "the cross-products have a wrong size")
+    need(
+        all(math.isfinite(saved[name]) for name in ("scale", "sum_log_w", "yy")) and saved["scale"] > 0,
+        "a scale is wrong",
+    )
+    problem = _core.import_blocks(core)
+    _check_memory(problem, list(groups))
+    none: Any = None
+    return CrossProducts(
+        problem,
+        groups,
+        structures,
+        components,
+        owners,
+        _shaped(arrays, "x_basis", (p, p)),
+        _shaped(arrays, "shift", (p,)),
+        float(saved["scale"]),
+        n,
+        p,
+        none,
+    )
+
+
+def _groups(
+    order: list[list[int]], arrays: Mapping[str, Array], design: Design, structures: tuple[Any, ...]
+) -> tuple[tuple[Group, ...], list[tuple[int, list[int]]], list[tuple[int, list[int]]]]:
+    """Engine groups with their components and owners: all but the basis follows from the terms."""
+    from .crossprod import Group
+
+    need(
+        sorted(t for terms in order for t in terms) == list(range(len(design.terms))),
+        "the groups disagree with the terms",
+    )
+    groups, components, owners = [], [], []
+    for f, terms in enumerate(order):
+        first = design.terms[terms[0]]
+        slices, at = [], 0
+        for t in terms:
+            term = design.terms[t]
+            need(term.group == first.group, "a group mixes terms of several")
+            for part in structures[t].components():
+                components.append((f, [at + i for i in part]))
+                owners.append((t, part))
+            slices.append(slice(at, at + len(term.names)))
+            at += len(term.names)
+        groups.append(
+            Group(
+                first.group,
+                tuple(terms),
+                tuple(slices),
+                len(first.levels),
+                at,
+                _shaped(arrays, f"basis{f}", (at, at)),
+            )
+        )
+    return tuple(groups), components, owners
+
+
+def _optimum(saved: Mapping[str, Any], arrays: Mapping[str, Array], blocks: CrossProducts) -> Optimum:
+    from .optimise import STATUS, Evidence
+    from .recipe_json import decode_value
+    from .reml import Optimum
+
+    facts = {name: decode_value(value) for name, value in saved["evidence"].items()}
+    need(set(facts) == {field.name for field in fields(Evidence)}, "the evidence has other fields")
+    for name in ("null_slopes", "ranks", "trace"):
+        facts[name] = tuple(facts[name])
+    need(
+        facts["status"] in STATUS and len(facts["ranks"]) == len(blocks.owners) == len(facts["null_slopes"]),
+        "the evidence has a wrong size",
+    )
+    numbers = [
+        value for name, value in facts.items() if name not in ("status", "null_slopes", "ranks", "trace")
+    ]
+    numbers += [*facts["null_slopes"], *facts["ranks"], *facts["trace"], saved["criterion"], saved["sigma"]]
+    need(
+        all(isinstance(value, (int, float)) for value in numbers) and isinstance(saved["reml"], bool),
+        "a number is none",
+    )
+    need(
+        math.isfinite(saved["criterion"]) and 0 < saved["sigma"] < math.inf,
+        "the criterion or sigma is not finite",
+    )
+    p, sizes = (
+        blocks.p,
+        {t: (g.levels, s.k) for g in blocks.groups for t in g.terms for s in (blocks.structures[t],)},
+    )
+    terms = range(len(sizes))
+    return Optimum(
+        saved["reml"],
+        float(saved["criterion"]),
+        _shaped(arrays, "theta", (sum(s.n_theta for s in blocks.structures),)),
+        tuple(_shaped(arrays, f"lambda{t}", (sizes[t][1],) * 2) for t in terms),
+        float(saved["sigma"]),
+        _shaped(arrays, "beta", (p,)),
+        _shaped(arrays, "vcov", (p, p)),
+        tuple(_shaped(arrays, f"b{t}", sizes[t]) for t in terms),
+        Evidence(**facts),
+        tuple(_shaped(arrays, f"engine_lambda{f}", (g.k, g.k)) for f, g in enumerate(blocks.groups)),
+    )
+
+
+def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts) -> tuple[Design, Rows]:
+    """The design with its rows again, and what the engine reads of them."""
+    from .crossprod import Rows
+
+    n = len(design.rows)
+    terms = []
+    for t, term in enumerate(design.terms):
+        codes = _shaped(arrays, f"codes{t}", (n,), np.int32)
+        need(bool(((codes >= 0) & (codes < len(term.levels))).all()), "a code is out of range")
+        Z = _shaped(arrays, f"Z{t}", (n, len(term.names))) if f"Z{t}" in arrays else None
+        need(Z is not None or len(term.names) == 1, "a matrix of random effects is missing")
+        terms.append(replace(term, codes=codes, Z=Z))
+    weights, offset = (
+        _shaped(arrays, name, (n,)) if name in arrays else None for name in ("weights", "offset")
+    )
+    design = replace(
+        design,
+        y=_shaped(arrays, "y", (n,)),
+        X=_shaped(arrays, "X", (n, len(design.names))),
+        terms=tuple(terms),
+        weights=weights,
+        offset=offset,
+    )
+    z = []
+    for group in blocks.groups:
+        parts = [np.ones((n, 1)) if (own := terms[t].Z) is None else own for t in group.terms]
+        alone = group.k == 1 and terms[group.terms[0]].Z is None
+        z.append(
+            None
+            if alone
+            else np.ascontiguousarray((parts[0] if len(parts) == 1 else np.hstack(parts)) @ group.basis)
+        )
+    rows = Rows(
+        [terms[g.terms[0]].codes for g in blocks.groups],
+        z,
+        [g.levels for g in blocks.groups],
+        np.ascontiguousarray(design.X @ blocks.x_basis),
+        weights,
+    )
+    return design, rows
+
+
+def _shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+    """An array of the file, of the shape and type that the rest of the file calls for."""
+    value = arrays[name]
+    need(value.shape == shape and value.dtype == dtype, f"array {name!r} has a wrong shape")
+    return value

@@ -1,0 +1,490 @@
+"""A fit as tables: the printed summary (text, HTML, LaTeX) and broom's tidy, glance and augment.
+
+The summary is built once, as blocks of strings; the three renderers only lay these out. Numbers follow R's rules,
+so that the text reads as lme4's and lmerTest's does.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from .fit import Fit
+
+__all__ = ["Block", "augment", "glance", "summary_blocks", "summary_html", "summary_latex", "summary_text", "tidy"]
+
+Array = NDArray[np.float64]
+
+MAX_CORRELATED = 12  # more fixed effects than this: their correlations are not printed, as in lme4
+STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"), (0.1, "."))
+LEGEND = "Signif. codes:  0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a summary.
+
+    Attributes
+    ----------
+    title : str
+    header : tuple of str
+        Column heads; none if the block has no table.
+    rows : tuple of tuple of str
+        Cells; numbers of one column have the same decimals and width.
+    align : str
+        A letter per column: "l" left, "r" right, "n" numbers under a head on the left, as R prints matrices of text.
+    notes : tuple of str
+        Lines under the table.
+    indent : int
+        Spaces before each line of the table, in text.
+    """
+
+    title: str
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    align: str = ""
+    notes: tuple[str, ...] = ()
+    indent: int = 0
+
+
+# -- numbers as R prints them ---
+
+
+def numbers(values: Iterable[float], digits: int = 4) -> list[str]:
+    """Format together: decimals that show `digits` significant digits of the smallest, one width (R's format)."""
+    every = [float(v) for v in values]
+    parts = [f"{v:.{digits - 1}e}".split("e") for v in every if math.isfinite(v)]
+    significant = [max(len(mantissa.lstrip("-").replace(".", "").rstrip("0")), 1) for mantissa, _ in parts]
+    places = max((n - 1 - int(exponent) for n, (_, exponent) in zip(significant, parts, strict=True)), default=0)
+    plain = [_plain(v, f".{max(places, 0)}f") for v in every]
+    scientific = [_plain(v, f".{max(significant, default=1) - 1}e") for v in every]
+    return _even(plain if max(map(len, plain), default=0) <= max(map(len, scientific), default=0) else scientific)
+
+
+def fixed_point(values: Iterable[float], places: int) -> list[str]:
+    """Format together with the same decimals and width."""
+    return _even([_plain(float(v), f".{places}f") for v in values])
+
+
+def _plain(value: float, spec: str) -> str:
+    """One number, never "-0.00"."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
+    text = format(value, spec)
+    return text[1:] if text.startswith("-") and not float(text) else text
+
+
+def _even(texts: Sequence[str]) -> list[str]:
+    width = max(map(len, texts), default=0)
+    return [text.rjust(width) for text in texts]
+
+
+def p_values(values: Sequence[float], digits: int = 3, eps: float = float(np.finfo(float).eps)) -> list[str]:
+    """Format p-values as R's format.pval: fixed and scientific ones apart, tiny ones as "<2e-16"."""
+    out = ["NaN"] * len(values)
+    shown = [i for i, p in enumerate(values) if p >= eps]
+    plain = [i for i in shown if values[i] >= 1e-4]
+    for part in (plain, [i for i in shown if values[i] < 1e-4]):
+        for i, text in zip(part, numbers([values[i] for i in part], digits), strict=True):
+            out[i] = text
+    tiny = f"<{' ' if max((len(out[i]) for i in shown), default=0) > 6 else ''}2e-16"
+    return [tiny if p < eps else text for p, text in zip(values, out, strict=True)]
+
+
+def _stars(p: float) -> str:
+    return next((stars for bound, stars in STARS if p <= bound), "")
+
+
+# -- names ---
+
+
+def _clean(name: object) -> str:
+    """A name on one line, without control characters."""
+    return "".join(char if char.isprintable() else " " for char in str(name))
+
+
+def _effect(name: str) -> str:
+    return "(Intercept)" if name == "Intercept" else _clean(name)
+
+
+def abbreviate(names: Sequence[str], length: int = 6) -> list[str]:
+    """Shorten names to heads that differ, as R does: vowels go first, then other small letters, from the right."""
+    out = [_shorten(name, length) for name in names]
+    longest = max(map(len, names), default=0)
+    while len(set(out)) < len(set(names)) and length < longest:
+        length += 1
+        out = [_shorten(n, length) if out.count(short) > 1 else short for n, short in zip(names, out, strict=True)]
+    return out
+
+
+def _shorten(name: str, length: int) -> str:
+    for goes in ("aeiou".__contains__, str.islower, str.isprintable):
+        for i in range(len(name) - 1, 0, -1):
+            if len(name) <= length:
+                return name
+            if goes(name[i]) and not name[i - 1].isspace():
+                name = name[:i] + name[i + 1 :]
+    return name
+
+
+# -- what a summary says ---
+
+
+def summary_blocks(fit: Fit, ddf: str = "satterthwaite") -> list[Block]:
+    """Everything a summary shows, in order.
+
+    Parameters
+    ----------
+    ddf : {"satterthwaite", "none"}
+        "none" leaves out degrees of freedom and p-values, as lme4 does.
+    """
+    fixed = _fixed(fit, ddf)
+    blocks = [_heading(fit, ddf), _criterion(fit), _residuals(fit), _random(fit), fixed, _correlation(fit), _closing(fit)]
+    return [block for block in blocks if block is not None]
+
+
+def _heading(fit: Fit, ddf: str) -> Block:
+    kind = "Linear mixed model" if fit.design.terms else "Linear model"
+    lines = []
+    if ddf != "none" and fit.design.names:
+        exact = not fit.design.terms and fit.reml
+        lines.append("t-tests use n - p degrees of freedom" if exact else "t-tests use Satterthwaite's method")
+    lines.append(f"Formula: {' '.join(_clean(fit.formula).split())}")
+    if fit.design.weights is not None:
+        lines.append("Weights: given; the residual variance is that of weight one")
+    return Block(f"{kind} fit by {'REML' if fit.reml else 'maximum likelihood'}", notes=tuple(lines))
+
+
+def _criterion(fit: Fit) -> Block:
+    if fit.reml:
+        return Block(f"REML criterion at convergence: {_plain(fit.criterion, '.1f')}")
+    values = (fit.aic, fit.bic, fit.loglik, fit.deviance)
+    row = (*(_plain(v, ".1f") for v in values), str(fit.df_residual))
+    return _spread("", ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid"), row)
+
+
+def _spread(title: str, header: tuple[str, ...], row: Sequence[str]) -> Block:
+    """A single row, its columns equally wide."""
+    width = max(map(len, (*header, *row)))
+    return Block(title, header, (tuple(cell.rjust(width) for cell in row),), "r" * len(header))
+
+
+def _residuals(fit: Fit) -> Block | None:
+    """Quantiles of the residuals over sigma; not known for a fit read without its data."""
+    if getattr(fit.design, "y", None) is None or not fit.sigma > 0:
+        return None
+    scaled = fit.residuals("pearson")
+    quantiles = np.quantile(scaled[~np.isnan(scaled)], (0, 0.25, 0.5, 0.75, 1))
+    top = float(np.abs(quantiles).max())
+    places = max(0, math.floor(5.5 - math.log10(top))) if top > 0 else 5  # R's zapsmall
+    texts = numbers([round(float(q), places) for q in quantiles])
+    return _spread("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), texts)
+
+
+def _random(fit: Fit) -> Block:
+    sizes = "; ".join(f"{_clean(t.group)}, {len(t.levels)}" for t in {t.group: t for t in fit.design.terms}.values())
+    observed = f"Number of obs: {fit.nobs}" + (f", groups:  {sizes}" if sizes else "")
+    if not fit.design.terms:
+        return Block(f"Residual standard deviation: {numbers([fit.sigma])[0]}", notes=(observed,))
+    covs = fit.random_cov()
+    sds = [np.sqrt(np.diag(cov)) for cov in covs]
+    every = np.append(np.concatenate(sds), fit.sigma)
+    variances, deviations = numbers(every**2), numbers(every)
+    triangles = [
+        [] if term.structure == "diag" else _correlations(cov, sd)
+        for term, cov, sd in zip(fit.design.terms, covs, sds, strict=True)
+    ]
+    width = max(map(len, triangles))
+    texts = iter(fixed_point((value for rows in triangles for row in rows for value in row), 2))
+    rows = []
+    for term, triangle in zip(fit.design.terms, triangles, strict=True):
+        for i, name in enumerate(term.names):
+            correlations = [next(texts) for _ in triangle[i - 1]] if i and triangle else []
+            cells = (*correlations, *[""] * (width - len(correlations)))
+            k = len(rows)
+            rows.append(("" if i else _clean(term.group), _effect(name), variances[k], deviations[k], *cells))
+    rows.append(("Residual", "", variances[-1], deviations[-1], *[""] * width))
+    heads = ("Groups", "Name", "Variance", "Std.Dev.", *["Corr", *[""] * width][: width])
+    return Block("Random effects:", heads, tuple(rows), "ll" + "n" * (2 + width), (observed,), indent=1)
+
+
+def _correlations(cov: Array, sd: Array) -> list[list[float]]:
+    """Lower triangle without the diagonal, row by row; NaN where an sd is zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cor = cov / np.outer(sd, sd)
+    return [cor[i, :i].tolist() for i in range(1, len(sd))]
+
+
+def _fixed(fit: Fit, ddf: str) -> Block | None:
+    columns = fit.fixef_columns(0.95, ddf)
+    kept = [i for i, name in enumerate(fit.design.all_names) if name not in set(fit.design.dropped)]
+    lost = tuple(m for m in fit.design.messages if "full rank" in m)
+    if not kept:
+        return None
+    get = {name: np.asarray(values)[kept] for name, values in columns.items()}
+    p = len(kept)
+    joint = numbers([*_readable(get["estimate"], get["std_error"]), *get["std_error"]])
+    statistic = numbers([round(t, 3) for t in get["statistic"].tolist()])
+    cells = [[_effect(name) for name in get["term"].tolist()], joint[:p], joint[p:], statistic]
+    header, align, notes = ["", "Estimate", "Std. Error", "t value"], "lrrr", []
+    if ddf != "none":
+        pvalue = get["p_value"].tolist()
+        cells.insert(3, [text.rjust(len(joint[0])) for text in _degrees(get["df"])])
+        cells += [p_values(pvalue)]
+        header, align = [*header[:3], "df", "t value", "Pr(>|t|)"], "lrrrrr"
+        if any(p <= STARS[-1][0] for p in pvalue):
+            cells.append([_stars(p) for p in pvalue])
+            header, align, notes = [*header, ""], align + "l", ["---", LEGEND]
+    rows = tuple(zip(*cells, strict=True))
+    return Block("Fixed effects:", tuple(header), rows, align, (*notes, *lost))
+
+
+def _readable(estimate: Array, std_error: Array) -> list[float]:
+    """Estimates, those far below their standard error rounded so that they do not ask for decimals of their own."""
+    out = []
+    for value, error in zip(estimate.tolist(), std_error.tolist(), strict=True):
+        if abs(value) < 1e-3 * error and math.isfinite(error):
+            value = round(value, 3 - math.floor(math.log10(error)))
+        out.append(value)
+    return out
+
+
+def _degrees(df: Array) -> list[str]:
+    """Degrees of freedom; beyond a million they say no more than their size."""
+    finite = df[np.isfinite(df) & (df < 1e6)]
+    places = 3 if not len(finite) or finite.max() < 1000 else 1
+    return [_plain(v, f".{places}f" if v < 1e6 else ".2e") for v in df.tolist()]
+
+
+def _correlation(fit: Fit) -> Block | None:
+    names = [_effect(name) for name in fit.design.names]
+    if not 2 <= len(names) <= MAX_CORRELATED:
+        return None
+    vcov = fit.vcov()
+    triangle = _correlations(vcov, np.sqrt(np.diag(vcov)))
+    texts = iter(fixed_point((value for row in triangle for value in row), 3))
+    width = len(names) - 1
+    rows = [(name, *[next(texts) for _ in row], *[""] * (width - len(row)))
+            for name, row in zip(names[1:], triangle, strict=True)]
+    return Block("Correlation of Fixed Effects:", ("", *abbreviate(names)[:-1]), tuple(rows), "l" + "n" * width)
+
+
+def _closing(fit: Fit) -> Block:
+    """The verdict, and what was left out; dropped columns stand under the fixed effects."""
+    others = [m for m in fit.design.messages if "full rank" not in m or not fit.design.names]
+    return Block("", notes=(fit.convergence.sentence, *others))
+
+
+# -- renderers ---
+
+
+def summary_text(fit: Fit, ddf: str = "satterthwaite") -> str:
+    """The summary as lme4 and lmerTest print it."""
+    return "\n\n".join(_block_text(block) for block in summary_blocks(fit, ddf)) + "\n"
+
+
+def _block_text(block: Block) -> str:
+    lines = [block.title] if block.title else []
+    table = [block.header, *block.rows] if block.rows else []
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (_pad(cell, width, how) for cell, width, how in zip(row, widths, block.align, strict=True))
+        lines.append((" " * block.indent + " ".join(cells)).rstrip())
+    return "\n".join([*lines, *block.notes])
+
+
+def _width(text: str) -> int:
+    """Columns a text takes on a terminal: none for combining marks, two for East Asian wide characters."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _pad(text: str, width: int, how: str) -> str:
+    blank = " " * (width - _width(text))
+    return blank + text if how == "r" else text + blank
+
+
+def summary_html(fit: Fit) -> str:
+    """The summary as a piece of HTML that takes the colours of the page round it."""
+    parts = "\n".join(_block_html(block) for block in summary_blocks(fit))
+    return f'<div style="font-variant-numeric:tabular-nums;line-height:1.35;max-width:100%;overflow-x:auto">\n{parts}\n</div>'
+
+
+def _block_html(block: Block) -> str:
+    margin = "margin:.5em 0 .1em 0"
+    out = [f'<p style="{margin}"><strong>{html.escape(block.title.rstrip(":"))}</strong></p>'] if block.title else []
+    if block.rows:
+        line = "1px solid rgba(128,128,128,.6)"
+        body = "\n".join(_row_html(row, block.align, "td", "") for row in block.rows)
+        head = _row_html(block.header, block.align, "th", f";border-bottom:{line}")
+        out.append(f'<table style="border-collapse:collapse;margin:.1em 0;border-top:{line};border-bottom:{line}">\n'
+                   f"<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>")
+    notes = [note for note in block.notes if note != "---"]
+    if notes:
+        text = "<br>\n".join(html.escape(note) for note in notes)
+        out.append(f'<p style="margin:.1em 0 .5em 0;font-size:90%">{text}</p>')
+    return "\n".join(out)
+
+
+def _row_html(row: Sequence[str], align: str, tag: str, more: str) -> str:
+    cells = []
+    for cell, how in zip(row, align, strict=True):
+        side = "left" if how == "l" else "right"
+        style = f"text-align:{side};padding:.15em .7em;border-left:0;border-right:0;white-space:nowrap{more}"
+        cells.append(f'<{tag} style="{style}">{html.escape(cell.strip())}</{tag}>')
+    return f'<tr style="background:transparent">{"".join(cells)}</tr>'
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\textquotedbl{}",
+}
+_NUMBER = re.compile(r"(<?) ?(-?[\d.]+)(?:e([+-]\d+))?")
+
+
+def _latex(text: str) -> str:
+    """Escape what LaTeX would read as a command."""
+    return "".join(_LATEX.get(char, char) for char in text)
+
+
+def _latex_number(text: str) -> str:
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        return _latex(text)
+    power = rf"\times 10^{{{int(found[3])}}}" if found[3] else ""
+    return f"${found[1]}{found[2]}{power}$"
+
+
+def summary_latex(fit: Fit) -> str:
+    """The summary's tables for LaTeX; needs the package booktabs."""
+    parts = "\n\n\\medskip\n".join(_block_latex(block) for block in summary_blocks(fit))
+    return "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}\n" + parts + "\n"
+
+
+def _block_latex(block: Block) -> str:
+    lines = [rf"\noindent\textbf{{{_latex(block.title.rstrip(':'))}}}"] if block.title else []
+    if block.rows:
+        lines += ["", r"\noindent", rf"\begin{{tabular}}{{{block.align.replace('n', 'r')}}}", r"\toprule"]
+        lines += [" & ".join(_latex(cell) for cell in block.header) + r" \\", r"\midrule"]
+        for row in block.rows:
+            cells = (_latex(c) if how == "l" else _latex_number(c.strip()) for c, how in zip(row, block.align, strict=True))
+            lines.append(" & ".join(cells) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    for note in block.notes:
+        if note != "---":
+            lines += ["", rf"\noindent{{\small {_latex(note)}}}"]
+    return "\n".join(lines)
+
+
+# -- broom's tables ---
+
+
+def tidy(fit: Fit, level: float = 0.95) -> Any:
+    """Fixed effects and the sds and correlations of the random ones, with broom.mixed's columns."""
+    from .frame import like
+
+    fixed = fit.fixef_columns(level, "satterthwaite")
+    random = _random_parameters(fit)
+    p, r = len(fixed["term"]), len(random)
+    out: dict[str, Any] = {
+        "effect": ["fixed"] * p + ["ran_pars"] * r,
+        "group": [None] * p + [group for group, _, _ in random],
+        "term": [*fixed["term"], *(term for _, term, _ in random)],
+        "estimate": [*fixed["estimate"], *(value for _, _, value in random)],
+    }
+    for name in ("std_error", "statistic", "df", "p_value", "conf_low", "conf_high"):
+        out[name] = [*fixed[name], *[np.nan] * r]
+    text = ("effect", "group", "term")
+    return like(fit.design.kind, {n: np.array(v, dtype=object if n in text else float) for n, v in out.items()})
+
+
+def _random_parameters(fit: Fit) -> list[tuple[str, str, float]]:
+    """(group, term, estimate): sds, then correlations, of each term; the residual sd."""
+    out = []
+    for term, cov in zip(fit.design.terms, fit.random_cov(), strict=True):
+        sd = np.sqrt(np.diag(cov))
+        out += [(term.group, f"sd__{name}", float(s)) for name, s in zip(term.names, sd, strict=True)]
+        if term.structure != "diag":
+            rows = _correlations(cov, sd)
+            pairs = [(i, j) for j in range(len(sd)) for i in range(j + 1, len(sd))]
+            out += [(term.group, f"cor__{term.names[j]}.{term.names[i]}", rows[i - 1][j]) for i, j in pairs]
+    return [*out, ("Residual", "sd__Observation", fit.sigma)]
+
+
+def glance(fit: Fit) -> Any:
+    """One row of numbers about the whole fit."""
+    from .frame import like
+
+    report = fit.convergence
+    values = {
+        "nobs": fit.nobs, "npar": fit.npar, "sigma": fit.sigma, "loglik": fit.loglik, "aic": fit.aic, "aicc": fit.aicc,
+        "bic": fit.bic, "criterion": fit.criterion_name, "deviance": fit.deviance, "df_residual": fit.df_residual,
+        "converged": report.converged, "singular": report.singular,
+    }
+    return like(fit.design.kind, {name: np.array([value]) for name, value in values.items()})
+
+
+def augment(fit: Fit) -> Any:
+    """The columns the model used, with .fitted, .fixed and .resid, rows as in the data.
+
+    A transformed response stands beside its column, under the name it has in the formula. After `refit` the response
+    shown is the one fitted.
+    """
+    from .expressions import analyse
+    from .frame import Table, numbers as column_numbers
+
+    design = fit.rows_of_data()
+    aligned = np.full((4, design.n_input), np.nan)
+    fixed, total = fit._eta
+    aligned[:, design.rows] = fixed, total, design.y - total, design.y
+    added = {".fitted": aligned[1], ".fixed": aligned[0], ".resid": aligned[2]}
+    response = analyse(design.response, response=True)
+    data = fit.model._data
+    if data is None:
+        return _with_columns(None, design.kind, (), {design.response: aligned[3], **added})
+    table = Table(data)
+    used = {*response.columns, *(name for term in design.terms for name in term.columns)}
+    used |= {*design.remake.infos, design.remake.offset_column}
+    loaded = table.load([response.columns[0]])[response.columns[0]]
+    if table.n != design.n_input:
+        raise DataError(f"the data had {design.n_input} rows when the model was made and have {table.n} now; make it anew")
+    if not response.plain:
+        added = {design.response: aligned[3], **added}
+    elif not np.array_equal(column_numbers(loaded, design.response)[design.rows], design.y):
+        added = {response.columns[0]: aligned[3], **added}
+    return _with_columns(data, table.kind, [name for name in table.names if name in used], added)
+
+
+def _with_columns(data: Any, kind: str, names: Sequence[str], added: dict[str, Array]) -> Any:
+    """The named columns of the data with others added, in the library of the data; an index is kept."""
+    from .frame import Table, like
+
+    if data is None or kind not in ("pandas", "polars", "pyarrow"):
+        return like(kind, {**(Table(data).load(names) if names else {}), **added})
+    if kind == "polars":
+        import polars as pl
+
+        part = data.lazy().select(names).collect()
+        return part.with_columns([pl.Series(name, values) for name, values in added.items()])
+    if kind == "pyarrow":
+        part = data.select([name for name in names if name not in added])
+        for name, values in added.items():
+            part = part.append_column(name, [values])
+        return part
+    part = data.loc[:, [str(label) in names for label in data.columns]].copy()
+    for name, values in added.items():
+        part[name] = values
+    return part
