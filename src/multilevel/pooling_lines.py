@@ -1,8 +1,8 @@
-"""Numbers behind the plots: complete, no and partial pooling per group; effects of one predictor at a time."""
+"""Numbers behind the plots of groups: complete, no and partial pooling."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import frame
-from .columns import uses_of
-from .errors import DataError, OptionError, listing, nearest
+from .effect_lines import GRID, Source, matrices_at, pick, predictors_of
+from .errors import OptionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from .design_recipe import New
     from .fit import Fit
 
-__all__ = ["Effect", "Facet", "Lines", "Shrinkage", "effect", "effect_names", "group_lines", "pick", "shrinkage"]
+__all__ = ["Facet", "Lines", "Shrinkage", "group_lines", "shrinkage"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-GRID = 41  # points of a curve: enough for a spline to look smooth
 
 
 @dataclass(frozen=True)
@@ -116,40 +115,6 @@ class Shrinkage:
     subtracted: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """Population prediction along one fixed predictor.
-
-    Attributes
-    ----------
-    name : str or None
-        None for the mean of a model without predictors.
-    labels : tuple of str or None
-        Levels where it is a factor; the grid then counts 0, 1, ...
-    grid, estimate, std_error : (m,) arrays
-    held : dict
-        Value of every other predictor.
-    x, y : arrays
-        Rows drawn: the estimate at the row's own value plus the row's residual; empty unless asked for.
-    """
-
-    name: str | None
-    labels: tuple[str, ...] | None
-    grid: Array
-    estimate: Array
-    std_error: Array
-    held: dict[str, Any]
-    x: Array
-    y: Array
-
-
-def pick(name: Any, options: Sequence[str], what: str) -> str:
-    """Return `name` if it is one of the options, and raise an error that offers the nearest if not."""
-    if name in options:
-        return str(name)
-    raise OptionError(f"{name!r} is no {what}; {nearest(name, options) or 'there are ' + listing(options)}")
-
-
 def group_names(design: Design) -> list[str]:
     """Grouping factors in the order of the formula."""
     return list(dict.fromkeys(term.group for term in design.terms))
@@ -162,59 +127,11 @@ def _chosen_group(design: Design, group: Any) -> str:
     return known[0] if group is None else pick(group, known, "grouping factor of the model")
 
 
-# -- columns --------------------------------------------------------------------------------------------------
-
-
-class _Source:
-    """Columns of the rows used, and what the model takes each one for."""
-
-    def __init__(self, fit: Fit) -> None:
-        self.design = fit.rows_of_data()
-        self.recipe = self.design.remake
-        names = [*self.recipe.infos, *(name for term in self.design.terms for name in term.columns)]
-        if self.recipe.offset_column:
-            names.append(self.recipe.offset_column)
-        series = frame.Table(fit.model._data).load(names)
-        self.series = {name: one.iloc[self.design.rows] for name, one in series.items()}
-
-    def levels(self, name: str) -> list[Any] | None:
-        """Levels of a column that enters as a factor."""
-        info = self.recipe.infos.get(name)
-        return None if info is None else info.levels
-
-    def values(self, name: str) -> Array:
-        """Where to draw each row along a column: its number, or the position of its level."""
-        if (levels := self.levels(name)) is None:
-            return frame.numbers(self.series[name], name)
-        known = np.empty(len(levels), dtype=object)
-        known[:] = levels
-        return frame.lookup(self.series[name], name, known)[0].astype(np.float64)
-
-    def typical(self, name: str, rows: Index) -> Any:
-        """Mean of a number over rows, as [mean]; or position of a row with the most frequent level."""
-        values = self.values(name)[rows]
-        if self.levels(name) is None and self.series[name].dtype != bool:
-            return [values[0] if (values == values[0]).all() else values.mean()]
-        found, first, counts = np.unique(values, return_index=True, return_counts=True)
-        return int(rows[first[np.argmax(counts)]])
-
-
-def _predictors(side: str | None) -> list[str]:
-    from .matrix import factors_of
-
-    return [] if side is None else list(uses_of(factors_of(side)))
-
-
-def effect_names(design: Design) -> list[str]:
-    """Columns on the fixed side, in order."""
-    return _predictors(design.remake.fixed)
-
-
-def _chosen_x(source: _Source, group: str, x: str | None) -> str | None:
+def _chosen_x(source: Source, group: str, x: str | None) -> str | None:
     """The predictor to draw along: numeric with a slope that varies, a factor that varies, any number, any factor."""
     terms = [t for t in source.recipe.terms if t.group == group]
-    fixed = _predictors(source.recipe.fixed)
-    varying = list(dict.fromkeys(name for t in terms for name in _predictors(t.side)))
+    fixed = predictors_of(source.recipe.fixed)
+    varying = list(dict.fromkeys(name for t in terms for name in predictors_of(t.side)))
     taken = {name for t in terms for name in t.grouping.columns}
     if x is not None:
         x = pick(x, list(dict.fromkeys([*fixed, *varying])), "predictor of the model")
@@ -230,7 +147,7 @@ def _chosen_x(source: _Source, group: str, x: str | None) -> str | None:
     return None
 
 
-# -- lines by group -------------------------------------------------------------------------------------------
+# -- lines by group -----------------------------------------------------------------------------------------
 
 
 def group_lines(fit: Fit, x: Any = None, group: Any = None, levels: Any = None, max_groups: int = 18) -> Lines:
@@ -247,7 +164,7 @@ def group_lines(fit: Fit, x: Any = None, group: Any = None, levels: Any = None, 
     term = next(t for t in design.terms if t.group == group)
     sizes = np.bincount(term.codes, minlength=len(term.levels))
     chosen = _chosen_levels(term, sizes, levels, max_groups)
-    source = _Source(fit)
+    source = Source(fit)
     x = _chosen_x(source, group, x)
     included = [g for g in group_names(design) if _within(term, next(t for t in design.terms if t.group == g))]
     member = [np.flatnonzero(term.codes == code) for code in chosen]
@@ -296,7 +213,7 @@ def _within(inner: Term, outer: Term) -> bool:
     return bool(np.array_equal(home[inner.codes], outer.codes))
 
 
-def _grid(source: _Source, x: str | None) -> tuple[Array, tuple[str, ...] | None]:
+def _grid(source: Source, x: str | None) -> tuple[Array, tuple[str, ...] | None]:
     if x is None:
         return np.zeros(1), None
     if (levels := source.levels(x)) is not None:
@@ -305,7 +222,7 @@ def _grid(source: _Source, x: str | None) -> tuple[Array, tuple[str, ...] | None
     return np.linspace(values.min(), values.max(), GRID), None
 
 
-def _matrices(fit: Fit, source: _Source, x: str | None, grid: Array, member: list[Index],
+def _matrices(fit: Fit, source: Source, x: str | None, grid: Array, member: list[Index],
               included: list[str]) -> tuple[New, Array, list[str]]:
     """Matrices and offset on the grid of every group, and the names of predictors held."""
     import pandas as pd
@@ -329,11 +246,11 @@ def _matrices(fit: Fit, source: _Source, x: str | None, grid: Array, member: lis
     if not columns:
         columns["rows"] = pd.Series(np.zeros(m * len(member)))
     means = None if source.design.offset is None else np.repeat([source.design.offset[r].mean() for r in member], m)
-    made, offset = _at(fit, pd.DataFrame(columns), included, means)
+    made, offset = matrices_at(fit, pd.DataFrame(columns), included, means)
     return made, offset, [name for name in held if name in source.recipe.infos]
 
 
-def _along(source: _Source, name: str, grid: Array, repeats: int) -> pd.Series[Any]:
+def _along(source: Source, name: str, grid: Array, repeats: int) -> pd.Series[Any]:
     """The column on the grid: numbers, or one row of each level."""
     import pandas as pd
 
@@ -341,16 +258,6 @@ def _along(source: _Source, name: str, grid: Array, repeats: int) -> pd.Series[A
         return pd.Series(np.tile(grid, repeats))
     found, first = np.unique(source.values(name), return_index=True)
     return source.series[name].iloc[np.tile(first, repeats)].reset_index(drop=True)
-
-
-def _at(fit: Fit, new: pd.DataFrame, groups: list[str], means: Array | None) -> tuple[New, Array]:
-    """Matrices of new rows and their offset; an offset given as an array is unknown there, so its mean stands in."""
-    recipe = fit.design.remake
-    if recipe.offset_array:
-        made = fit.design.at(new, groups or None, offset=np.zeros(len(new)))
-        return made, np.zeros(len(new)) if means is None else means
-    made = fit.design.at(new, groups or None)
-    return made, np.zeros(len(new)) if made.offset is None else made.offset
 
 
 def _response(design: Design, rows: Index | slice) -> tuple[Array, Array | None]:
@@ -463,105 +370,3 @@ def _by_level(Z: Array, y: Array, w: Array | None, codes: NDArray[np.int32], J: 
     return out
 
 
-# -- effects --------------------------------------------------------------------------------------------------
-
-
-def effect(fit: Fit, name: str | None, at: Mapping[str, Any] | None = None, points: int = 0) -> Effect:
-    """Population prediction along one fixed predictor, the others held.
-
-    Parameters
-    ----------
-    name : str or None
-        None for a model without predictors.
-    at : dict, optional
-        Column to the value to hold it at, or to the (low, high) range to draw (held at its middle elsewhere). Default:
-        the mean of numbers over the rows used, the reference (first) level of factors, False.
-    points : int
-        Rows to give besides (at most), drawn with a fixed seed.
-    """
-    design = fit.design
-    names = effect_names(design)
-    at = dict(at or {})
-    for key in at:
-        pick(key, names, "fixed predictor of the model, so that at cannot hold it")
-    source = None if design.y is None else _Source(fit)
-    offsets = [n for side in design.remake.offsets for n in _predictors(side)]
-    if design.remake.offset_column:
-        offsets.append(design.remake.offset_column)
-    others = [n for n in dict.fromkeys([*names, *offsets]) if n != name]
-    held = {n: _held(n, source, design, at) for n in others}
-    values, grid, labels = _drawn(name, source, design, at)
-    estimate, std_error = _population_at(fit, name, values, held)
-    x = y = np.empty(0)
-    if points and source is not None and name is not None:
-        rows = np.arange(len(design.y))
-        if len(rows) > points:
-            rows = np.sort(np.random.default_rng(0).choice(rows, points, replace=False))
-        x = source.values(name)[rows]
-        y = _population_at(fit, name, source.series[name].iloc[rows].reset_index(drop=True), held)[0]
-        y = y + fit.residuals()[design.rows][rows]
-    shown = {n: v for n, v in held.items() if n in names}
-    return Effect(name, labels, grid, estimate, std_error, shown, x, y)
-
-
-def _held(name: str, source: _Source | None, design: Design, at: Mapping[str, Any]) -> Any:
-    """The value of a predictor that is not drawn."""
-    info = design.remake.infos.get(name)
-    levels = None if info is None else info.levels
-    if name in at:
-        if levels is None:
-            return float(np.mean(_numbers_of(name, at[name])))
-        known = {frame.label_text(level): level for level in levels}
-        return known[pick(frame.label_text(at[name]), list(known), f"level of {name!r}")]
-    if levels is not None:
-        return levels[0]
-    if source is None:
-        raise DataError(f"this fit was saved without its data, so that the value of {name!r} is not known; give it, as in "
-                        f"at={{{name!r}: 0}}, or save the fit with save(path, data=True)")
-    return 0.0 if source.series[name].dtype == bool else float(source.values(name).mean())
-
-
-def _numbers_of(name: str, given: Any) -> Array:
-    try:
-        values = np.atleast_1d(np.asarray(given, dtype=np.float64))
-    except (TypeError, ValueError):
-        values = np.array([np.nan])
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise OptionError(f"at[{name!r}] must be a number, or a (low, high) range, not {given!r}")
-    return values
-
-
-def _drawn(name: str | None, source: _Source | None, design: Design,
-           at: Mapping[str, Any]) -> tuple[Any, Array, tuple[str, ...] | None]:
-    """Values to predict at, where to draw them, and labels."""
-    if name is None:
-        return None, np.zeros(1), None
-    if (levels := design.remake.infos[name].levels) is not None:
-        values = np.empty(len(levels), dtype=object)
-        values[:] = levels
-        return values, np.arange(len(levels), dtype=np.float64), tuple(map(frame.label_text, levels))
-    if name in at and np.ndim(at[name]):
-        found = _numbers_of(name, at[name])
-    elif source is not None:
-        found = source.values(name)
-    else:
-        raise DataError(f"this fit was saved without its data, so that the range of {name!r} is not known; give it, as in "
-                        f"at={{{name!r}: (0, 1)}}, or save the fit with save(path, data=True)")
-    grid = np.linspace(found.min(), found.max(), GRID)
-    return grid, grid, None
-
-
-def _population_at(fit: Fit, name: str | None, values: Any, held: Mapping[str, Any]) -> tuple[Array, Array]:
-    """Prediction without group effects, and its standard error from the fixed effects."""
-    import pandas as pd
-
-    m = 1 if values is None else len(values)
-    columns: dict[str, Any] = {"rows": np.zeros(m)} if not held and name is None else {}
-    columns |= {key: np.full(m, value, dtype=object if isinstance(value, str) else None) for key, value in held.items()}
-    if name is not None:
-        columns[name] = values
-    known = fit.design.offset
-    means = None if known is None or not fit.design.remake.offset_array else np.full(m, known.mean())
-    made, offset = _at(fit, pd.DataFrame(columns), [], means)
-    variance = np.einsum("ij,jk,ik->i", made.X, fit.optimum.vcov, made.X)
-    return offset + made.X @ fit.optimum.beta, np.sqrt(variance)
