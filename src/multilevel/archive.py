@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -21,9 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .errors import FileError, OptionError
+from .errors import DataError, FileError, OptionError
 
-__all__ = ["VERSION", "NewerError", "need", "open_regular", "path_text", "read", "replacing", "write"]
+__all__ = [
+    "VERSION",
+    "NewerError",
+    "need",
+    "open_regular",
+    "pack_columns",
+    "path_text",
+    "read",
+    "replacing",
+    "unpack_columns",
+    "write",
+]
 
 Array = NDArray[Any]
 
@@ -200,3 +211,56 @@ def _array(raw: bytes, name: str) -> Array:
     need(count * dtype.itemsize == len(raw) - stream.tell(), f"array {name!r} has a wrong size")
     values = np.frombuffer(raw, dtype, count, stream.tell()).reshape(shape)
     return values.astype(dtype.newbyteorder("="))  # a copy: aligned, and the caller's own
+
+
+# -- columns of a data frame -----------------------------------------------------------------------
+
+
+def pack_columns(data: Any, names: Iterable[str], n: int, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Add the named columns of a frame to `arrays`; what each one is, in JSON's types."""
+    from . import frame
+    from .recipe_json import encode_value
+
+    if data is None:  # of a fit that was itself read from a file without them
+        return {}
+    out: dict[str, Any] = {}
+    table = frame.Table(data)
+    for i, (name, series) in enumerate(table.load(names).items()):
+        if table.n != n:
+            raise DataError(
+                f"the data had {n} rows when the model was made and have {table.n} now; make it anew"
+            )
+        kind, levels = frame.column_kind(series, name), None
+        if kind in ("number", "bool"):
+            own = series.to_numpy()
+            exact = {"b": "|b1", "i": "<i8"}.get(own.dtype.kind)
+            arrays[f"column{i}"] = own.astype(exact) if exact else frame.numbers(series, name)
+        else:
+            arrays[f"column{i}"], levels = frame.factor(series, name)
+        out[name] = {"kind": kind, "levels": encode_value(levels)}
+    return out
+
+
+def unpack_columns(described: Mapping[str, Any], arrays: Mapping[str, Array], n: int, kind: str) -> Any:
+    """The frame of `pack_columns`, in the library named; None where nothing was packed."""
+    import pandas as pd
+
+    from .frame import like
+    from .recipe_json import decode_value
+
+    out: dict[str, Any] = {}
+    for i, (name, about) in enumerate(described.items()):
+        values = arrays[f"column{i}"]
+        need(values.shape == (n,), f"the column {name!r} has a wrong size")
+        if about["kind"] in ("number", "bool"):
+            out[name] = values
+            continue
+        levels: list[Any] = decode_value(about["levels"]).tolist()
+        inside = values.dtype == np.int32 and bool(((values >= -1) & (values < len(levels))).all())
+        need(inside, f"the column {name!r} is out of range")
+        if about["kind"] in ("category", "ordered"):
+            dtype = pd.CategoricalDtype(levels, ordered=about["kind"] == "ordered")
+            out[name] = pd.Categorical.from_codes(values.tolist(), dtype=dtype)
+        else:
+            out[name] = pd.Series([*levels, None]).take(values % (len(levels) + 1)).reset_index(drop=True)
+    return like(kind, out) if out else None

@@ -160,6 +160,12 @@ def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
     y = design.y if design.offset is None else design.y - design.offset
     n = len(y)
     w = design.weights
+    top = float(np.abs(y).max())
+    if not 1e-100 < top < 1e100:
+        raise DataError(
+            f"the response {design.response!r} less the offset reaches {top:.3g}, whose square leaves the range of floating "
+            "point; rescale it, for example to other units"
+        )
     shift: Array = np.zeros(x.shape[1])
     rest: Array = y
     for _ in range(2):  # x is only nearly orthogonal: once more mops up

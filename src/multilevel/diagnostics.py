@@ -83,7 +83,7 @@ def convergence(fit: Fit) -> Convergence:
 def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
     e = fit.optimum.evidence
     if e.converged and not boundary:
-        return f"Converged to a minimum ({e.evaluations} evaluations)."
+        return f"Converged to a minimum ({e.evaluations} evaluation{'s' * (e.evaluations != 1)})."
     if e.converged:
         names = " and ".join(boundary)
         return (f"Converged to a minimum on the boundary: {names}. The estimate is valid; the data show no more variation "
@@ -95,9 +95,20 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
         return (f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
                 "the predictors of the random effects, or simplify them.")
     if not e.min_curvature > 0:
-        return ("Not certified: the criterion is flat or falls off in some direction, so some variances or correlations are "
-                "not determined by these data. Simplify the random effects.")
+        return (f"Not certified: the criterion is flat or falls off along the variances of {_weak_components(fit)}, which these "
+                "data do not determine. Drop or merge some of these random effects.")
     return "Not certified: a variance at zero wants to grow. Refit with another start, and please report this."
+
+
+def _weak_components(fit: Fit) -> str:
+    """Random effects that make up the direction of least curvature."""
+    owners, shares = fit.engine.blocks.owners, fit.optimum.evidence.weak
+    names = []
+    for (t, index), share in zip(owners, shares or (1.0,) * len(owners), strict=True):
+        term = fit.design.terms[t]
+        if share > 0.05:
+            names.append(f"{term.group} ({', '.join(term.names[i] for i in index)})")
+    return " and ".join(names)
 
 
 def boundary_components(fit: Fit) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class Evidence:
         minimum on the boundary it is not negative (KKT).
     ranks : tuple of int
         Per component, dimensions with positive variance.
+    weak : tuple of float
+        Per component, its share (0 to 1) in the direction of least curvature: what a flat criterion cannot tell apart.
     """
 
     status: str
@@ -53,6 +55,7 @@ class Evidence:
     exact: bool
     null_slopes: tuple[float, ...]
     ranks: tuple[int, ...]
+    weak: tuple[float, ...] = ()
     trace: tuple[float, ...] = field(repr=False, default=())
 
     @property

@@ -17,6 +17,7 @@ from .formula import model_text
 __all__ = ["decode", "decode_value", "encode", "encode_value"]
 
 VERSION = 1
+_PLAIN = "biufMm"  # kinds of arrays whose entries have one size
 
 
 def encode(recipe: Recipe) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def encode_value(value: Any) -> Any:
         return {
             "array": [encode_value(one) for one in value.ravel().tolist()],
             "shape": list(value.shape),
-            "dtype": "object" if value.dtype == object else value.dtype.str,
+            "dtype": value.dtype.str if value.dtype.kind in _PLAIN else "object",
         }
     if isinstance(value, np.generic):
         value = value.item()
@@ -148,6 +149,10 @@ def encode_value(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         kind = "timestamp" if isinstance(value, datetime.datetime) else type(value).__name__
         return {kind: value.isoformat()}
+    if type(value).__name__ == "Interval":  # what pandas.cut makes
+        return {"interval": [encode_value(value.left), encode_value(value.right), value.closed]}
+    if type(value).__name__ == "Period":
+        return {"period": [str(value), value.freqstr]}
     return {"text": str(value)}
 
 
@@ -161,7 +166,10 @@ def decode_value(saved: Any) -> Any:
             out = np.empty(len(values), dtype=object)
             out[:] = values
             return out.reshape(saved["shape"])
-        return np.array(values, dtype=np.dtype(saved["dtype"])).reshape(saved["shape"])
+        dtype = np.dtype(saved["dtype"])
+        if dtype.kind not in _PLAIN:  # a text of a stated length could ask for any amount of memory
+            raise TypeError(f"no array of type {saved['dtype']!r}")
+        return np.array(values, dtype=dtype).reshape(saved["shape"])
     ((kind, value),) = saved.items()
     if kind == "float":
         return float(value)
@@ -169,10 +177,14 @@ def decode_value(saved: Any) -> Any:
         return {decode_value(key): decode_value(one) for key, one in value}
     if kind == "list":
         return [decode_value(one) for one in value]
-    if kind == "timestamp":
+    if kind in ("timestamp", "Timedelta", "interval", "period"):
         import pandas as pd
 
-        return pd.Timestamp(value)
+        if kind == "interval":
+            return pd.Interval(decode_value(value[0]), decode_value(value[1]), value[2])
+        if kind == "period":
+            return pd.Period(value[0], freq=value[1])
+        return pd.Timestamp(value) if kind == "timestamp" else pd.Timedelta(value)
     if kind == "date":
         return datetime.date.fromisoformat(value)
     if kind == "text":

@@ -169,7 +169,8 @@ class Engine:
         state.set(best["lambdas"])
         evidence = Evidence(
             STATUS[best["status"]], spent, best["iterations"], best["restarts"], best["decrement"],
-            best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]), tuple(best["trace"]),
+            best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]),
+            self._shares(turn), tuple(best["trace"]),
         )
         return self._optimum(state, best["lambdas"], reml, evidence)
 
@@ -207,6 +208,13 @@ class Engine:
         g = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
         slope = sum(float(np.vdot(a, b)) for a, b in zip(g, weakest, strict=True)) / step
         return min(slope, best["min_curvature"]), False, weakest
+
+    def _shares(self, turn: list[Array] | None) -> tuple[float, ...]:
+        """Share of each component in a direction."""
+        if turn is None:
+            return ()
+        parts = np.array([np.sum(turn[f][np.ix_(index, index)] ** 2) for f, index in self.blocks.components])
+        return tuple((parts / max(float(parts.sum()), 1e-300)).tolist())
 
     def _leave_saddle(self, state: Any, best: dict[str, Any], turn: list[Array], limit: int) -> dict[str, Any]:
         from . import _core

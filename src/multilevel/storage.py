@@ -123,11 +123,14 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
     for f, (group, root) in enumerate(zip(blocks.groups, optimum.engine_lambdas, strict=True)):
         arrays |= {f"basis{f}": group.basis, f"engine_lambda{f}": root}
     arrays |= {f"core/{name}": _whole(name, value) for name, value in core.items() if name not in COUNTS}
+    columns: dict[str, Any] = {}
     if data:
         arrays |= _rows_out(fit.rows_of_data())
+        columns = archive.pack_columns(fit.model._data, _used_columns(design), design.n_input, arrays)
     header: dict[str, Any] = {
         "family": fit.model.family,
         "data": data,
+        "columns": columns,
         "formula": design.formula.text,
         "kind": design.kind,
         "missing": design.missing,
@@ -162,6 +165,15 @@ def _rows_out(design: Design) -> dict[str, Array]:
         if term.Z is not None:
             out[f"Z{t}"] = term.Z
     return out
+
+
+def _used_columns(design: Design) -> list[str]:
+    """Names of the columns of the data that the model used, as augment() and the plots show them."""
+    from .expressions import analyse
+
+    names = [*analyse(design.response, response=True).columns, *design.remake.infos]
+    names += [name for term in design.terms for name in term.columns]
+    return names + ([design.remake.offset_column] if design.remake.offset_column else [])
 
 
 def _check_levels(design: Design, described: Mapping[str, Any]) -> None:
@@ -201,13 +213,15 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     design = _design(header, arrays, parse(header["formula"]), from_recipe(header["recipe"]))
     blocks = _blocks(header["engine"], arrays, design)
     optimum = _optimum(header["optimum"], arrays, blocks)
+    data = None
     if header["data"]:
         design, rows = _with_rows(design, arrays, blocks)
         blocks = replace(blocks, rows=rows)
+        data = archive.unpack_columns(header["columns"], arrays, design.n_input, design.kind)
     engine = object.__new__(Engine)  # both constructors start from rows, which a saved fit need not have
     engine.threads, engine.blocks, engine._states = default_threads(), blocks, {}
     model = object.__new__(Model)
-    model._formula, model._design, model._data, model._engine = design.formula, design, None, engine
+    model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
     return Fit(model, optimum, engine)
 
 

@@ -1,7 +1,7 @@
 """A fit as tables: the printed summary (text, HTML, LaTeX) and broom's tidy, glance and augment.
 
-The summary is built once, as blocks of strings; the three renderers only lay these out. Numbers follow R's rules,
-so that the text reads as lme4's and lmerTest's does.
+The summary is built once, as blocks of strings; the three renderers only lay these out. Numbers follow R's
+rules, so that the text reads as lme4's and lmerTest's does.
 """
 
 from __future__ import annotations
@@ -22,32 +22,23 @@ from .errors import DataError
 if TYPE_CHECKING:
     from .fit import Fit
 
-__all__ = ["Block", "augment", "glance", "summary_blocks", "summary_html", "summary_latex", "summary_text", "tidy"]
+__all__ = ["Block", "augment", "glance", "summary_blocks", "summary_html", "summary_latex", "summary_text",
+           "tidy"]
 
 Array = NDArray[np.float64]
 
 MAX_CORRELATED = 12  # more fixed effects than this: their correlations are not printed, as in lme4
+SATTERTHWAITE = "Satterthwaite's method"
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"), (0.1, "."))
 LEGEND = "Signif. codes:  0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One part of a summary.
+    """One part of a summary: a title, a table of text (or none), lines under it.
 
-    Attributes
-    ----------
-    title : str
-    header : tuple of str
-        Column heads; none if the block has no table.
-    rows : tuple of tuple of str
-        Cells; numbers of one column have the same decimals and width.
-    align : str
-        A letter per column: "l" left, "r" right, "n" numbers under a head on the left, as R prints matrices of text.
-    notes : tuple of str
-        Lines under the table.
-    indent : int
-        Spaces before each line of the table, in text.
+    Numbers of a column come with the same decimals and width. `align` has a letter per column: "l" left, "r" right,
+    "n" numbers under a head on the left, as R prints matrices of text. `indent` counts spaces before the table.
     """
 
     title: str
@@ -62,14 +53,14 @@ class Block:
 
 
 def numbers(values: Iterable[float], digits: int = 4) -> list[str]:
-    """Format together: decimals that show `digits` significant digits of the smallest, one width (R's format)."""
+    """Format together: decimals that show `digits` digits of the smallest, and one width, as R does."""
     every = [float(v) for v in values]
     parts = [f"{v:.{digits - 1}e}".split("e") for v in every if math.isfinite(v)]
     significant = [max(len(mantissa.lstrip("-").replace(".", "").rstrip("0")), 1) for mantissa, _ in parts]
-    places = max((n - 1 - int(exponent) for n, (_, exponent) in zip(significant, parts, strict=True)), default=0)
-    plain = [_plain(v, f".{max(places, 0)}f") for v in every]
-    scientific = [_plain(v, f".{max(significant, default=1) - 1}e") for v in every]
-    return _even(plain if max(map(len, plain), default=0) <= max(map(len, scientific), default=0) else scientific)
+    places = max((n - 1 - int(power) for n, (_, power) in zip(significant, parts, strict=True)), default=0)
+    plain = _even([_plain(v, f".{max(places, 0)}f") for v in every])
+    scientific = _even([_plain(v, f".{max(significant, default=1) - 1}e") for v in every])
+    return plain if not every or len(plain[0]) <= len(scientific[0]) else scientific
 
 
 def fixed_point(values: Iterable[float], places: int) -> list[str]:
@@ -119,12 +110,12 @@ def _effect(name: str) -> str:
 
 
 def abbreviate(names: Sequence[str], length: int = 6) -> list[str]:
-    """Shorten names to heads that differ, as R does: vowels go first, then other small letters, from the right."""
+    """Shorten names to heads that differ, as R does: vowels go first, then small letters, from the right."""
     out = [_shorten(name, length) for name in names]
     longest = max(map(len, names), default=0)
     while len(set(out)) < len(set(names)) and length < longest:
         length += 1
-        out = [_shorten(n, length) if out.count(short) > 1 else short for n, short in zip(names, out, strict=True)]
+        out = [_shorten(n, length) if out.count(s) > 1 else s for n, s in zip(names, out, strict=True)]
     return out
 
 
@@ -149,8 +140,8 @@ def summary_blocks(fit: Fit, ddf: str = "satterthwaite") -> list[Block]:
     ddf : {"satterthwaite", "none"}
         "none" leaves out degrees of freedom and p-values, as lme4 does.
     """
-    fixed = _fixed(fit, ddf)
-    blocks = [_heading(fit, ddf), _criterion(fit), _residuals(fit), _random(fit), fixed, _correlation(fit), _closing(fit)]
+    blocks = [_heading(fit, ddf), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit, ddf),
+              _correlation(fit), _closing(fit)]
     return [block for block in blocks if block is not None]
 
 
@@ -159,7 +150,7 @@ def _heading(fit: Fit, ddf: str) -> Block:
     lines = []
     if ddf != "none" and fit.design.names:
         exact = not fit.design.terms and fit.reml
-        lines.append("t-tests use n - p degrees of freedom" if exact else "t-tests use Satterthwaite's method")
+        lines.append(f"t-tests use {'n - p degrees of freedom' if exact else SATTERTHWAITE}")
     lines.append(f"Formula: {' '.join(_clean(fit.formula).split())}")
     if fit.design.weights is not None:
         lines.append("Weights: given; the residual variance is that of weight one")
@@ -193,7 +184,8 @@ def _residuals(fit: Fit) -> Block | None:
 
 
 def _random(fit: Fit) -> Block:
-    sizes = "; ".join(f"{_clean(t.group)}, {len(t.levels)}" for t in {t.group: t for t in fit.design.terms}.values())
+    counts = {term.group: len(term.levels) for term in fit.design.terms}
+    sizes = "; ".join(f"{_clean(group)}, {count}" for group, count in counts.items())
     observed = f"Number of obs: {fit.nobs}" + (f", groups:  {sizes}" if sizes else "")
     if not fit.design.terms:
         return Block(f"Residual standard deviation: {numbers([fit.sigma])[0]}", notes=(observed,))
@@ -251,7 +243,7 @@ def _fixed(fit: Fit, ddf: str) -> Block | None:
 
 
 def _readable(estimate: Array, std_error: Array) -> list[float]:
-    """Estimates, those far below their standard error rounded so that they do not ask for decimals of their own."""
+    """Estimates; those far below their standard error are rounded, not to ask for decimals of their own."""
     out = []
     for value, error in zip(estimate.tolist(), std_error.tolist(), strict=True):
         if abs(value) < 1e-3 * error and math.isfinite(error):
@@ -277,7 +269,8 @@ def _correlation(fit: Fit) -> Block | None:
     width = len(names) - 1
     rows = [(name, *[next(texts) for _ in row], *[""] * (width - len(row)))
             for name, row in zip(names[1:], triangle, strict=True)]
-    return Block("Correlation of Fixed Effects:", ("", *abbreviate(names)[:-1]), tuple(rows), "l" + "n" * width)
+    header = ("", *abbreviate(names)[:-1])
+    return Block("Correlation of Fixed Effects:", header, tuple(rows), "l" + "n" * width)
 
 
 def _closing(fit: Fit) -> Block:
@@ -319,18 +312,21 @@ def _pad(text: str, width: int, how: str) -> str:
 def summary_html(fit: Fit) -> str:
     """The summary as a piece of HTML that takes the colours of the page round it."""
     parts = "\n".join(_block_html(block) for block in summary_blocks(fit))
-    return f'<div style="font-variant-numeric:tabular-nums;line-height:1.35;max-width:100%;overflow-x:auto">\n{parts}\n</div>'
+    style = "font-variant-numeric:tabular-nums;line-height:1.35;max-width:100%;overflow-x:auto"
+    return f'<div style="{style}">\n{parts}\n</div>'
 
 
 def _block_html(block: Block) -> str:
-    margin = "margin:.5em 0 .1em 0"
-    out = [f'<p style="{margin}"><strong>{html.escape(block.title.rstrip(":"))}</strong></p>'] if block.title else []
+    out = []
+    if block.title:
+        title = html.escape(block.title.rstrip(":"))
+        out.append(f'<p style="margin:.5em 0 .1em 0"><strong>{title}</strong></p>')
     if block.rows:
         line = "1px solid rgba(128,128,128,.6)"
+        style = f"border-collapse:collapse;margin:.1em 0;border-top:{line};border-bottom:{line}"
         body = "\n".join(_row_html(row, block.align, "td", "") for row in block.rows)
         head = _row_html(block.header, block.align, "th", f";border-bottom:{line}")
-        out.append(f'<table style="border-collapse:collapse;margin:.1em 0;border-top:{line};border-bottom:{line}">\n'
-                   f"<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>")
+        out.append(f'<table style="{style}">\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>')
     notes = [note for note in block.notes if note != "---"]
     if notes:
         text = "<br>\n".join(html.escape(note) for note in notes)
@@ -348,7 +344,7 @@ def _row_html(row: Sequence[str], align: str, tag: str, more: str) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    **{char: "\\" + char for char in "{}_%&#$"}, "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\textquotedbl{}",
 }
@@ -380,7 +376,8 @@ def _block_latex(block: Block) -> str:
         lines += ["", r"\noindent", rf"\begin{{tabular}}{{{block.align.replace('n', 'r')}}}", r"\toprule"]
         lines += [" & ".join(_latex(cell) for cell in block.header) + r" \\", r"\midrule"]
         for row in block.rows:
-            cells = (_latex(c) if how == "l" else _latex_number(c.strip()) for c, how in zip(row, block.align, strict=True))
+            how = zip(row, block.align, strict=True)
+            cells = (_latex(cell) if side == "l" else _latex_number(cell.strip()) for cell, side in how)
             lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
     for note in block.notes:
@@ -408,7 +405,8 @@ def tidy(fit: Fit, level: float = 0.95) -> Any:
     for name in ("std_error", "statistic", "df", "p_value", "conf_low", "conf_high"):
         out[name] = [*fixed[name], *[np.nan] * r]
     text = ("effect", "group", "term")
-    return like(fit.design.kind, {n: np.array(v, dtype=object if n in text else float) for n, v in out.items()})
+    columns = {name: np.array(v, dtype=object if name in text else float) for name, v in out.items()}
+    return like(fit.design.kind, columns)
 
 
 def _random_parameters(fit: Fit) -> list[tuple[str, str, float]]:
@@ -430,9 +428,9 @@ def glance(fit: Fit) -> Any:
 
     report = fit.convergence
     values = {
-        "nobs": fit.nobs, "npar": fit.npar, "sigma": fit.sigma, "loglik": fit.loglik, "aic": fit.aic, "aicc": fit.aicc,
-        "bic": fit.bic, "criterion": fit.criterion_name, "deviance": fit.deviance, "df_residual": fit.df_residual,
-        "converged": report.converged, "singular": report.singular,
+        "nobs": fit.nobs, "npar": fit.npar, "sigma": fit.sigma, "loglik": fit.loglik, "aic": fit.aic,
+        "aicc": fit.aicc, "bic": fit.bic, "criterion": fit.criterion_name, "deviance": fit.deviance,
+        "df_residual": fit.df_residual, "converged": report.converged, "singular": report.singular,
     }
     return like(fit.design.kind, {name: np.array([value]) for name, value in values.items()})
 
@@ -440,11 +438,12 @@ def glance(fit: Fit) -> Any:
 def augment(fit: Fit) -> Any:
     """The columns the model used, with .fitted, .fixed and .resid, rows as in the data.
 
-    A transformed response stands beside its column, under the name it has in the formula. After `refit` the response
-    shown is the one fitted.
+    A transformed response stands beside its column, under the name it has in the formula. After `refit` the
+    response shown is the one fitted.
     """
     from .expressions import analyse
-    from .frame import Table, numbers as column_numbers
+    from .frame import Table
+    from .frame import numbers as column_numbers
 
     design = fit.rows_of_data()
     aligned = np.full((4, design.n_input), np.nan)
@@ -460,7 +459,8 @@ def augment(fit: Fit) -> Any:
     used |= {*design.remake.infos, design.remake.offset_column}
     loaded = table.load([response.columns[0]])[response.columns[0]]
     if table.n != design.n_input:
-        raise DataError(f"the data had {design.n_input} rows when the model was made and have {table.n} now; make it anew")
+        raise DataError(f"the data had {design.n_input} rows when the model was made, and have {table.n} now; "
+                        "make the model again")
     if not response.plain:
         added = {design.response: aligned[3], **added}
     elif not np.array_equal(column_numbers(loaded, design.response)[design.rows], design.y):
