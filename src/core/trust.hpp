@@ -40,6 +40,7 @@ class TrustRegion {
 
     FitResult run(std::vector<vec> start, int em_steps) {
         lambda_ = std::move(start);
+        raise_to_floor(lambda_);  // at an exact zero the derivative by the factor hides that its variance wants to grow
         if (!first_evaluation()) {
             out_.status = 3;
             return finish();
@@ -216,8 +217,11 @@ class TrustRegion {
             for (int a = 0; a < k; ++a)
                 for (int c = 0; c < k; ++c) next[dirs[i].factor][a * k + c] += d[i] * dirs[i].left[a] * dirs[i].right[c];
         }
-        for (const Component& c : comps_) set_component(next, c, with_floor(svd(int(c.index.size()), component(next, c)), floor_value, floor_value));
+        raise_to_floor(next);
         return next;
+    }
+    void raise_to_floor(std::vector<vec>& mats) const {
+        for (const Component& c : comps_) set_component(mats, c, with_floor(svd(int(c.index.size()), component(mats, c)), floor_value, floor_value));
     }
     // singular values at or below `threshold` become `value`
     static vec with_floor(const Svd& s, double threshold, double value) {

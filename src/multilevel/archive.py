@@ -86,9 +86,7 @@ def open_regular(path: Any) -> BinaryIO:
         raise FileError(f"there is no file {name!r}") from None
     except OSError as error:
         raise FileError(f"cannot read {name!r}: {error.strerror or error}") from None
-    raise FileError(
-        f"cannot read {name!r}: it is {'a directory' if stat.S_ISDIR(mode) else 'no ordinary file'}"
-    )
+    raise FileError(f"cannot read {name!r}: it is {'a directory' if stat.S_ISDIR(mode) else 'no ordinary file'}")
 
 
 @contextmanager
@@ -225,11 +223,10 @@ def pack_columns(data: Any, names: Iterable[str], n: int, arrays: dict[str, Arra
         return {}
     out: dict[str, Any] = {}
     table = frame.Table(data)
-    for i, (name, series) in enumerate(table.load(names).items()):
+    wanted = set(names)
+    for i, (name, series) in enumerate(table.load(one for one in table.names if one in wanted).items()):
         if table.n != n:
-            raise DataError(
-                f"the data had {n} rows when the model was made and have {table.n} now; make it anew"
-            )
+            raise DataError(f"the data had {n} rows when the model was made and have {table.n} now; make it anew")
         kind, levels = frame.column_kind(series, name), None
         if kind in ("number", "bool"):
             own = series.to_numpy()

@@ -106,7 +106,9 @@ class Design:
     messages: tuple[str, ...]
     remake: Recipe = field(repr=False)
 
-    def at(self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None) -> New:
+    def at(
+        self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None, *, effects: bool = False
+    ) -> New:
         """Make the matrices on new data, with the contrasts, splines and levels of this design.
 
         Parameters
@@ -116,12 +118,14 @@ class Design:
         groups : "all", None or names of groups
         offset : column name or array, optional
             Needed where the model was fitted with an array as offset.
+        effects : bool
+            Also the terms of groups not asked for, with their effects (Z) and every group unknown (code -1).
 
         Returns
         -------
         New
         """
-        return self.remake.at(new, groups, offset)
+        return self.remake.at(new, groups, offset, effects=effects)
 
     def recipe(self) -> dict[str, Any]:
         """Describe the design without its data, JSON-able; `design_recipe.from_recipe` restores `at`."""

@@ -191,7 +191,9 @@ class Recipe:
     infos: dict[str, ColumnInfo]
     state: dict[str, Any] = field(default_factory=dict)
 
-    def at(self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None) -> New:
+    def at(
+        self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None, *, effects: bool = False
+    ) -> New:
         """Make the matrices on new data.
 
         Parameters
@@ -202,8 +204,11 @@ class Recipe:
             Which grouping factors to look up.
         offset : column name or array, optional
             Needed where the model was fitted with an array as offset.
+        effects : bool
+            Also the terms of groups not asked for, with their effects (Z) and every group unknown (code -1).
         """
-        chosen = [index for index, term in enumerate(self.terms) if term.group in self._wanted(groups)]
+        wanted = self._wanted(groups)
+        chosen = [index for index, term in enumerate(self.terms) if effects or term.group in wanted]
         sides = [
             self.fixed,
             *dict.fromkeys(side for i in chosen if (side := self.terms[i].side) not in (None, self.fixed)),
@@ -212,7 +217,9 @@ class Recipe:
         table = frame.Table(new)
         named = offset if isinstance(offset, str) else (self.offset_column if offset is None else None)
         needed = [*names, *([named] if named else [])]
-        grouping = [name for index in chosen for name in self.terms[index].grouping.columns]
+        grouping = [
+            name for i in chosen if self.terms[i].group in wanted for name in self.terms[i].grouping.columns
+        ]
         first = (
             [] if needed or grouping else list(table.names[:1])
         )  # an intercept alone: any column tells the rows
@@ -224,7 +231,9 @@ class Recipe:
         if extra is not None:
             complete &= ~np.isnan(extra)
         made, offset_total = self._matrices(sides, series, names, complete, extra)
-        terms = tuple(self._term(index, series, made) for index in chosen)
+        terms = tuple(
+            self._term(i, series if self.terms[i].group in wanted else None, made, table.n) for i in chosen
+        )
         X = made[self.fixed]
         return New(
             X if len(self.kept) == X.shape[1] else np.ascontiguousarray(X[:, self.kept]),
@@ -308,9 +317,13 @@ class Recipe:
             total[~complete] = np.nan
         return dict(zip(sides, made, strict=False)), total
 
-    def _term(self, index: int, series: Mapping[str, Any], made: Mapping[str, Matrix]) -> NewTerm:
+    def _term(self, index: int, series: Mapping[str, Any] | None, made: Mapping[str, Matrix], n: int) -> NewTerm:
         term = self.terms[index]
-        codes, new_codes, labels = term.grouping.match([series[name] for name in term.grouping.columns])
+        if series is None:
+            unknown = np.full(n, -1, dtype=np.int32)
+            codes, new_codes, labels = unknown, unknown, np.empty(0, dtype=object)
+        else:
+            codes, new_codes, labels = term.grouping.match([series[name] for name in term.grouping.columns])
         Z = made[term.side] if term.side is not None else None
         return NewTerm(index, term.group, term.names, codes, Z, new_codes, labels)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .design_recipe import New
     from .fit import Fit
 
-__all__ = ["GRID", "Effect", "Source", "effect", "effect_names", "matrices_at", "pick", "predictors_of"]
+__all__ = ["GRID", "Effect", "Source", "effect", "effect_names", "matrices_at", "objects", "pick", "predictors_of"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -72,30 +72,46 @@ class Source:
             names.append(self.recipe.offset_column)
         series = frame.Table(fit.model._data).load(names)
         self.series = {name: one.iloc[self.design.rows] for name, one in series.items()}
+        self._values: dict[str, Array] = {}
 
     def levels(self, name: str) -> list[Any] | None:
-        """Levels of a column that enters as a factor."""
+        """Levels of a column that enters as a factor, or holds True and False; None for numbers."""
         info = self.recipe.infos.get(name)
-        return None if info is None else info.levels
+        if info is not None and info.levels is not None:
+            return info.levels
+        return [False, True] if frame.column_kind(self.series[name], name) == "bool" else None
 
     def values(self, name: str) -> Array:
         """Where to draw each row along a column: its number, or the position of its level."""
-        if (levels := self.levels(name)) is None:
-            return frame.numbers(self.series[name], name)
-        known = np.empty(len(levels), dtype=object)
-        known[:] = levels
-        return frame.lookup(self.series[name], name, known)[0].astype(np.float64)
+        if name not in self._values:
+            info = self.recipe.infos.get(name)
+            if info is None or info.levels is None:
+                self._values[name] = frame.numbers(self.series[name], name)
+            else:
+                codes, _ = frame.lookup(self.series[name], name, objects(info.levels))
+                self._values[name] = codes.astype(np.float64)
+        return self._values[name]
 
-    def typical(self, name: str, rows: Index) -> Any:
-        """Mean of a number over rows, as [mean]; or position of a row with the most frequent level."""
+    def mean(self, name: str, rows: Index) -> float:
+        """Mean over rows; exactly their value where it is the same in all."""
         values = self.values(name)[rows]
-        if self.levels(name) is None and self.series[name].dtype != bool:
-            return [values[0] if (values == values[0]).all() else values.mean()]
-        found, first, counts = np.unique(values, return_index=True, return_counts=True)
+        return float(values[0] if (values == values[0]).all() else values.mean())
+
+    def most_frequent(self, name: str, rows: Index) -> int:
+        """Position of a row with the value most frequent in rows."""
+        _, first, counts = np.unique(self.values(name)[rows], return_index=True, return_counts=True)
         return int(rows[first[np.argmax(counts)]])
 
 
+def objects(values: Sequence[Any]) -> NDArray[Any]:
+    """The values as an object array, each as it is."""
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
 def predictors_of(side: str | None) -> list[str]:
+    """Columns that a side of the formula uses, in order."""
     from .matrix import factors_of
 
     return [] if side is None else list(uses_of(factors_of(side)))
@@ -107,11 +123,15 @@ def effect_names(design: Design) -> list[str]:
 
 
 def matrices_at(fit: Fit, new: pd.DataFrame, groups: list[str], means: Array | None) -> tuple[New, Array]:
-    """Matrices of new rows and their offset; an offset given as an array is unknown there, so its mean stands in."""
+    """Matrices of new rows and their offset; for one given as an array, its mean over the rows held stands in."""
     recipe = fit.design.remake
     if recipe.offset_array:
-        made = fit.design.at(new, groups or None, offset=np.zeros(len(new)))
-        return made, np.zeros(len(new)) if means is None else means
+        if means is None:
+            raise DataError(
+                "this fit was saved without its data, and with them the offset, which was an array; save it with "
+                "save(path, data=True)"
+            )
+        return fit.design.at(new, groups or None, offset=np.zeros(len(new))), means
     made = fit.design.at(new, groups or None)
     return made, np.zeros(len(new)) if made.offset is None else made.offset
 
@@ -124,8 +144,8 @@ def effect(fit: Fit, name: str | None, at: Mapping[str, Any] | None = None, poin
     name : str or None
         None for a model without predictors.
     at : dict, optional
-        Column to the value to hold it at, or to the (low, high) range to draw (held at its middle elsewhere). Default:
-        the mean of numbers over the rows used, the reference (first) level of factors, False.
+        Column to the value to hold it at, or to the (low, high) range to draw (held at its middle elsewhere).
+        Default: the mean of numbers over the rows used, the reference (first) level of factors, False.
     points : int
         Rows to give besides (at most), drawn with a fixed seed.
     """
@@ -156,8 +176,7 @@ def effect(fit: Fit, name: str | None, at: Mapping[str, Any] | None = None, poin
 
 def _held(name: str, source: Source | None, design: Design, at: Mapping[str, Any]) -> Any:
     """The value of a predictor that is not drawn."""
-    info = design.remake.infos.get(name)
-    levels = None if info is None else info.levels
+    levels = _levels_of(name, source, design)
     if name in at:
         if levels is None:
             return float(np.mean(_numbers_of(name, at[name])))
@@ -166,9 +185,22 @@ def _held(name: str, source: Source | None, design: Design, at: Mapping[str, Any
     if levels is not None:
         return levels[0]
     if source is None:
-        raise DataError(f"this fit was saved without its data, so that the value of {name!r} is not known; give it, as in "
-                        f"at={{{name!r}: 0}}, or save the fit with save(path, data=True)")
-    return 0.0 if source.series[name].dtype == bool else float(source.values(name).mean())
+        raise _unknown("value", name, "0")
+    return float(source.values(name).mean())
+
+
+def _levels_of(name: str, source: Source | None, design: Design) -> list[Any] | None:
+    if source is not None:
+        return source.levels(name)
+    info = design.remake.infos.get(name)
+    return None if info is None else info.levels
+
+
+def _unknown(what: str, name: str, example: str) -> DataError:
+    return DataError(
+        f"this fit was saved without its data, so that the {what} of {name!r} is not known; give it, as in "
+        f"at={{{name!r}: {example}}}, or save the fit with save(path, data=True)"
+    )
 
 
 def _numbers_of(name: str, given: Any) -> Array:
@@ -181,22 +213,20 @@ def _numbers_of(name: str, given: Any) -> Array:
     return values
 
 
-def _drawn(name: str | None, source: Source | None, design: Design,
-           at: Mapping[str, Any]) -> tuple[Any, Array, tuple[str, ...] | None]:
+def _drawn(
+    name: str | None, source: Source | None, design: Design, at: Mapping[str, Any]
+) -> tuple[Any, Array, tuple[str, ...] | None]:
     """Values to predict at, where to draw them, and labels."""
     if name is None:
         return None, np.zeros(1), None
-    if (levels := design.remake.infos[name].levels) is not None:
-        values = np.empty(len(levels), dtype=object)
-        values[:] = levels
-        return values, np.arange(len(levels), dtype=np.float64), tuple(map(frame.label_text, levels))
+    if (levels := _levels_of(name, source, design)) is not None:
+        return objects(levels), np.arange(len(levels), dtype=np.float64), tuple(map(frame.label_text, levels))
     if name in at and np.ndim(at[name]):
         found = _numbers_of(name, at[name])
     elif source is not None:
         found = source.values(name)
     else:
-        raise DataError(f"this fit was saved without its data, so that the range of {name!r} is not known; give it, as in "
-                        f"at={{{name!r}: (0, 1)}}, or save the fit with save(path, data=True)")
+        raise _unknown("range", name, "(0, 1)")
     grid = np.linspace(found.min(), found.max(), GRID)
     return grid, grid, None
 
@@ -207,7 +237,8 @@ def _population_at(fit: Fit, name: str | None, values: Any, held: Mapping[str, A
 
     m = 1 if values is None else len(values)
     columns: dict[str, Any] = {"rows": np.zeros(m)} if not held and name is None else {}
-    columns |= {key: np.full(m, value, dtype=object if isinstance(value, str) else None) for key, value in held.items()}
+    for key, value in held.items():
+        columns[key] = np.full(m, value, dtype=object if isinstance(value, str) else None)
     if name is not None:
         columns[name] = values
     known = fit.design.offset

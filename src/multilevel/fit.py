@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import inference
 from .errors import ConvergenceWarning, DataError, MissingRowsWarning, OptionError, RankWarning, SingularFitWarning
 from .frame import like
+from .inference import check_level
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -385,13 +386,14 @@ class Fit:
         interval: str | None = None,
         level: float = 0.95,
         marginal: bool = False,
+        offset: Any = None,
         seed: Any = None,
     ) -> Any:
         """Predictions for the rows fitted or for new ones; see `multilevel.predict.predict`."""
         from .predict import predict
 
         return predict(self, new, groups=groups, kind=kind, new_levels=new_levels, interval=interval, level=level,
-                       marginal=marginal, seed=seed)
+                       marginal=marginal, offset=offset, seed=seed)
 
     def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
         """New responses from the fitted model; see `multilevel.predict.simulate`."""
@@ -533,12 +535,6 @@ class Fit:
 def join(parts: list[Any]) -> Any:
     """Concatenate columns of several terms; none is an empty column."""
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def check_level(level: Any) -> None:
-    """A coverage lies strictly between 0 and 1."""
-    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
-        raise OptionError(f"level must lie between 0 and 1, for example 0.95; got {level!r}")
 
 
 def warn_of(fit: Fit) -> None:

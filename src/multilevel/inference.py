@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import OptionError
 
 if TYPE_CHECKING:
     from .optimise import Curvature
@@ -73,3 +75,9 @@ def t_table(estimate: Array, std_error: Array, df: Array, level: float) -> dict[
     p_value = 2 * np.where(normal, ndtr(tail), stdtr(finite, tail))
     half = np.where(normal, ndtri(0.5 + level / 2), stdtrit(finite, 0.5 + level / 2)) * std_error
     return {"statistic": statistic, "p_value": p_value, "conf_low": estimate - half, "conf_high": estimate + half}
+
+
+def check_level(level: Any) -> None:
+    """A coverage lies strictly between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
+        raise OptionError(f"level must lie between 0 and 1, for example 0.95; got {level!r}")

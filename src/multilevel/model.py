@@ -172,7 +172,7 @@ class Model:
 
     def __repr__(self) -> str:
         d = self._design
-        return f"Model({self._formula.text!r}, {len(d.y)} rows, {len(d.names)} fixed effects, {len(d.terms)} random terms)"
+        return f"Model({self._formula.text!r}, {len(d.rows)} rows, {len(d.names)} fixed effects, {len(d.terms)} random terms)"
 
 
 def check_family(family: Any, link: Any) -> None:

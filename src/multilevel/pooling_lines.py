@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import frame
-from .effect_lines import GRID, Source, matrices_at, pick, predictors_of
+from .effect_lines import GRID, Source, matrices_at, objects, pick, predictors_of
 from .errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class Lines:
     labels : tuple of str or None
         Levels of x where it is a factor; the grid then counts 0, 1, ...
     grid : (m,) array
-    held : tuple of str
-        Other predictors, held at each group's mean or most frequent level.
+    held : dict
+        Other predictors: "mean" or "most frequent level", of each group, at which they are held.
     with_groups : tuple of str
-        Other grouping factors whose effects are in the partially pooled line, because each group lies in one level.
+        Other grouping factors whose effects are in the partially pooled line: each group lies in one level.
     facets : tuple of Facet
     total : int
         Levels the grouping factor has.
@@ -76,7 +76,7 @@ class Lines:
     x: str | None
     labels: tuple[str, ...] | None
     grid: Array
-    held: tuple[str, ...]
+    held: dict[str, str]
     with_groups: tuple[str, ...]
     facets: tuple[Facet, ...]
     total: int
@@ -94,14 +94,16 @@ class Shrinkage:
     sizes : (J,) array
         Rows of each level.
     own : (J, k) array
-        Least squares on the level's rows alone, NaN where these are too few.
+        Least squares on the level's rows alone, less what `fixed` and `groups` name; NaN where these are too few.
     partial : (J, k) array
         Population value plus conditional mode.
     population : (k,) array
     cov : (k, k) array
         Estimated covariance of the random effects.
-    subtracted : tuple of str
-        Fixed effects that do not vary by group, subtracted from the response before `own`.
+    fixed : tuple of str
+        Fixed effects that do not vary by group, subtracted from the response.
+    groups : tuple of str
+        Other grouping factors, whose effects are subtracted too.
     """
 
     group: str
@@ -112,7 +114,8 @@ class Shrinkage:
     partial: Array
     population: Array
     cov: Array
-    subtracted: tuple[str, ...]
+    fixed: tuple[str, ...]
+    groups: tuple[str, ...]
 
 
 def group_names(design: Design) -> list[str]:
@@ -128,7 +131,7 @@ def _chosen_group(design: Design, group: Any) -> str:
 
 
 def _chosen_x(source: Source, group: str, x: str | None) -> str | None:
-    """The predictor to draw along: numeric with a slope that varies, a factor that varies, any number, any factor."""
+    """The predictor to draw along: a number that varies by group, a factor that does, any number, any factor."""
     terms = [t for t in source.recipe.terms if t.group == group]
     fixed = predictors_of(source.recipe.fixed)
     varying = list(dict.fromkeys(name for t in terms for name in predictors_of(t.side)))
@@ -136,7 +139,9 @@ def _chosen_x(source: Source, group: str, x: str | None) -> str | None:
     if x is not None:
         x = pick(x, list(dict.fromkeys([*fixed, *varying])), "predictor of the model")
         if x in taken:
-            raise OptionError(f"{x!r} makes the groups {group!r}, so that it does not vary within one; choose another x")
+            raise OptionError(
+                f"{x!r} makes the groups {group!r}, so that it does not vary within one; choose another x"
+            )
         return x
     for part in (varying, fixed):
         free = [name for name in part if name not in taken]
@@ -147,7 +152,7 @@ def _chosen_x(source: Source, group: str, x: str | None) -> str | None:
     return None
 
 
-# -- lines by group -----------------------------------------------------------------------------------------
+# -- lines by group ----------------------------------------------------------------------------------------
 
 
 def group_lines(fit: Fit, x: Any = None, group: Any = None, levels: Any = None, max_groups: int = 18) -> Lines:
@@ -161,33 +166,41 @@ def group_lines(fit: Fit, x: Any = None, group: Any = None, levels: Any = None, 
     """
     design = fit.rows_of_data()
     group = _chosen_group(design, group)
-    term = next(t for t in design.terms if t.group == group)
+    term = _term_of(design, group)
     sizes = np.bincount(term.codes, minlength=len(term.levels))
     chosen = _chosen_levels(term, sizes, levels, max_groups)
     source = Source(fit)
     x = _chosen_x(source, group, x)
-    included = [g for g in group_names(design) if _within(term, next(t for t in design.terms if t.group == g))]
+    included = [one for one in group_names(design) if _within(term, _term_of(design, one))]
     member = [np.flatnonzero(term.codes == code) for code in chosen]
     grid, labels = _grid(source, x)
     made, offset, held = _matrices(fit, source, x, grid, member, included)
-    base = offset + made.X @ _least_squares(design)
-    partial = offset + made.X @ fit.optimum.beta
-    m = len(grid)
-    codes = np.repeat(chosen, m)
-    for part in made.terms:
-        own = design.terms[part.index]
-        inner = own.codes[[rows[0] for rows in member]].repeat(m) if own.group != group else codes
-        modes = fit.optimum.b[part.index][inner]
-        partial += modes[:, 0] if part.Z is None else np.einsum("ij,ij->i", part.Z, modes)
-    whole, new = _own_columns(design, made, group)
-    where = np.empty(0) if x is None else source.values(x)
+    pooled = offset + made.X @ _least_squares(design)
+    partial = offset + _partial(fit, made, np.array([rows[0] for rows in member]))
+    own_columns, new = _own_columns(design, made, group)
+    where = None if x is None else source.values(x)
     facets = []
     for i, (code, rows) in enumerate(zip(chosen, member, strict=True)):
-        at = slice(i * m, (i + 1) * m)
-        alone = offset[at] + _alone(whole(rows), *_response(design, rows), new[at])
-        place = where[rows] if x is not None else np.arange(len(rows), dtype=np.float64)
-        facets.append(Facet(term.levels[code], rows, place, design.y[rows], base[at], alone, partial[at]))
-    return Lines(group, x, labels, grid, tuple(held), tuple(g for g in included if g != group), tuple(facets), len(sizes))
+        at = slice(i * len(grid), (i + 1) * len(grid))
+        alone = offset[at] + _alone(own_columns(rows), *_response(design, rows), new[at])
+        place = np.arange(len(rows), dtype=np.float64) if where is None else where[rows]
+        facets.append(Facet(term.levels[code], rows, place, design.y[rows], pooled[at], alone, partial[at]))
+    others = tuple(one for one in included if one != group)
+    return Lines(group, x, labels, grid, held, others, tuple(facets), len(sizes))
+
+
+def _term_of(design: Design, group: str) -> Term:
+    return next(term for term in design.terms if term.group == group)
+
+
+def _partial(fit: Fit, made: New, first: Index) -> Array:
+    """Fixed effects plus conditional modes on the grid of every group, the groups being those of the rows `first`."""
+    out = made.X @ fit.optimum.beta
+    for term in made.terms:
+        codes = np.repeat(fit.design.terms[term.index].codes[first], made.n // len(first))
+        modes = fit.optimum.b[term.index][codes]
+        out += modes[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, modes)
+    return np.asarray(out)
 
 
 def _chosen_levels(term: Term, sizes: Index, levels: Any, max_groups: int) -> Index:
@@ -196,7 +209,8 @@ def _chosen_levels(term: Term, sizes: Index, levels: Any, max_groups: int) -> In
     if levels is not None:
         given = [levels] if isinstance(levels, str) or not isinstance(levels, Iterable) else list(levels)
         labels = [frame.label_text(level) for level in term.levels.tolist()]
-        found = [labels.index(pick(frame.label_text(one), labels, f"level of {term.group!r}")) for one in given]
+        what = f"level of {term.group!r}"
+        found = [labels.index(pick(frame.label_text(one), labels, what)) for one in given]
         if not found:
             raise OptionError("levels is empty; name at least one, or leave it out")
         return np.array(found, dtype=np.int64)
@@ -222,42 +236,43 @@ def _grid(source: Source, x: str | None) -> tuple[Array, tuple[str, ...] | None]
     return np.linspace(values.min(), values.max(), GRID), None
 
 
-def _matrices(fit: Fit, source: Source, x: str | None, grid: Array, member: list[Index],
-              included: list[str]) -> tuple[New, Array, list[str]]:
-    """Matrices and offset on the grid of every group, and the names of predictors held."""
+def _matrices(
+    fit: Fit, source: Source, x: str | None, grid: Array, member: list[Index], included: list[str]
+) -> tuple[New, Array, dict[str, str]]:
+    """Matrices and offset on the grid of every group, and how other predictors are held."""
     import pandas as pd
 
     m = len(grid)
     fixed_rows = {name for t in source.design.terms if t.group in included for name in t.columns}
     columns: dict[str, pd.Series[Any]] = {}
-    held = []
+    held = {}
     for name, one in source.series.items():
         if name == x:
             columns[name] = _along(source, name, grid, len(member))
         elif name in fixed_rows:
             columns[name] = one.iloc[np.repeat([rows[0] for rows in member], m)].reset_index(drop=True)
         elif name in source.recipe.infos or name == source.recipe.offset_column:
-            held.append(name)
-            found = [source.typical(name, rows) for rows in member]
-            if isinstance(found[0], list):
-                columns[name] = pd.Series(np.repeat([value for value, in found], m))
+            if source.levels(name) is None:
+                held[name] = "mean"
+                columns[name] = pd.Series(np.repeat([source.mean(name, rows) for rows in member], m))
             else:
+                held[name] = "most frequent level"
+                found = [source.most_frequent(name, rows) for rows in member]
                 columns[name] = one.iloc[np.repeat(found, m)].reset_index(drop=True)
     if not columns:
         columns["rows"] = pd.Series(np.zeros(m * len(member)))
-    means = None if source.design.offset is None else np.repeat([source.design.offset[r].mean() for r in member], m)
-    made, offset = matrices_at(fit, pd.DataFrame(columns), included, means)
-    return made, offset, [name for name in held if name in source.recipe.infos]
+    offset = source.design.offset
+    means = None if offset is None else np.repeat([offset[rows].mean() for rows in member], m)
+    made, total = matrices_at(fit, pd.DataFrame(columns), included, means)
+    return made, total, {name: how for name, how in held.items() if name in source.recipe.infos}
 
 
 def _along(source: Source, name: str, grid: Array, repeats: int) -> pd.Series[Any]:
-    """The column on the grid: numbers, or one row of each level."""
+    """The column on the grid: numbers, or each level once."""
     import pandas as pd
 
-    if source.levels(name) is None:
-        return pd.Series(np.tile(grid, repeats))
-    found, first = np.unique(source.values(name), return_index=True)
-    return source.series[name].iloc[np.tile(first, repeats)].reset_index(drop=True)
+    levels = source.levels(name)
+    return pd.Series(np.tile(grid if levels is None else objects(levels), repeats))
 
 
 def _response(design: Design, rows: Index | slice) -> tuple[Array, Array | None]:
@@ -270,20 +285,21 @@ def _least_squares(design: Design) -> Array:
     """Coefficients of complete pooling: (weighted) least squares on the fixed side, blind to groups."""
     y, root = _response(design, slice(None))
     X = design.X if root is None else design.X * root[:, None]
-    solution: Array = np.linalg.lstsq(X, y if root is None else y * root, rcond=None)[0]
-    return solution
+    return np.asarray(np.linalg.lstsq(X, y if root is None else y * root, rcond=None)[0], dtype=np.float64)
 
 
-def _own_columns(design: Design, made: New, group: str) -> tuple[Any, Array]:
-    """Columns of a group's own regression, by rows of the data and on the grid: fixed ones, and those that vary."""
+def _own_columns(design: Design, made: New, group: str) -> tuple[Callable[[Index], Array], Array]:
+    """Columns of a group's own regression, for rows of the data and on the grid: fixed ones, and those that vary."""
     extra: dict[str, tuple[int, int]] = {}
     for t, term in enumerate(design.terms):
-        if term.group == group:
-            extra |= {name: (t, i) for i, name in enumerate(term.names) if name not in design.names and name not in extra}
+        for i, name in enumerate(term.names if term.group == group else ()):
+            if name not in design.names:
+                extra.setdefault(name, (t, i))
     new_z = {t.index: t.Z for t in made.terms}
 
     def whole(rows: Index) -> Array:
-        return np.column_stack([design.X[rows], *(_column(design.terms[t].Z, i, rows) for t, i in extra.values())])
+        added = (_column(design.terms[t].Z, i, rows) for t, i in extra.values())
+        return np.column_stack([design.X[rows], *added])
 
     every = np.arange(made.n)
     return whole, np.column_stack([made.X, *(_column(new_z[t], i, every) for t, i in extra.values())])
@@ -294,7 +310,7 @@ def _column(Z: Array | None, i: int, rows: Index) -> Array:
 
 
 def _alone(W: Array, y: Array, root: Array | None, new: Array) -> Array:
-    """Least squares on one group's rows, at new rows; NaN for rows they do not determine, or where they are too few."""
+    """Least squares on one group's rows, at new rows; NaN where the group's rows do not determine them."""
     if root is not None:
         W, y = W * root[:, None], y * root
     size = np.sqrt(np.einsum("ij,ij->j", W, W))
@@ -310,7 +326,7 @@ def _alone(W: Array, y: Array, root: Array | None, new: Array) -> Array:
     return out
 
 
-# -- shrinkage ------------------------------------------------------------------------------------------------
+# -- shrinkage ---------------------------------------------------------------------------------------------
 
 
 def shrinkage(fit: Fit, group: Any = None) -> Shrinkage:
@@ -319,23 +335,39 @@ def shrinkage(fit: Fit, group: Any = None) -> Shrinkage:
     group = _chosen_group(design, group)
     index = [t for t, term in enumerate(design.terms) if term.group == group]
     terms = [design.terms[t] for t in index]
+    codes, levels = terms[0].codes, terms[0].levels
     parts = [np.ones((len(design.y), 1)) if term.Z is None else term.Z for term in terms]
     Z = parts[0] if len(parts) == 1 else np.hstack(parts)
     y, root = _response(design, slice(None))
     population, inside = _population(Z, design.X, fit.optimum.beta)
-    y = y - design.X[:, ~inside] @ fit.optimum.beta[~inside]
-    codes, levels = terms[0].codes, terms[0].levels
+    y = y - design.X[:, ~inside] @ fit.optimum.beta[~inside] - _other_effects(fit, group)
     own = _by_level(Z, y, None if root is None else root**2, codes, len(levels))
-    modes = np.hstack([fit.optimum.b[t] for t in index])
-    covs, cov, at = fit.random_cov(), np.zeros((Z.shape[1],) * 2), 0
-    for t in index:
-        k = len(covs[t])
-        cov[at : at + k, at : at + k] = covs[t]
-        at += k
-    names = tuple(name for term in terms for name in term.names)
-    lost = tuple(name for name, kept in zip(design.names, inside, strict=True) if not kept)
-    sizes = np.bincount(codes, minlength=len(levels))
-    return Shrinkage(group, names, levels, sizes, own, population + modes, population, cov, lost)
+    cov, at = np.zeros((Z.shape[1], Z.shape[1])), 0
+    for part in (fit.random_cov()[t] for t in index):
+        cov[at : at + len(part), at : at + len(part)] = part
+        at += len(part)
+    return Shrinkage(
+        group=group,
+        names=tuple(name for term in terms for name in term.names),
+        levels=levels,
+        sizes=np.bincount(codes, minlength=len(levels)),
+        own=own,
+        partial=population + np.hstack([fit.optimum.b[t] for t in index]),
+        population=population,
+        cov=cov,
+        fixed=tuple(name for name, kept in zip(design.names, inside, strict=True) if not kept),
+        groups=tuple(one for one in group_names(design) if one != group),
+    )
+
+
+def _other_effects(fit: Fit, group: str) -> Array:
+    """Conditional modes of the other grouping factors, per row."""
+    out = np.zeros(len(fit.design.y))
+    for term, b in zip(fit.design.terms, fit.optimum.b, strict=True):
+        if term.group != group:
+            modes = b[term.codes]
+            out += modes[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, modes)
+    return out
 
 
 def _population(Z: Array, X: Array, beta: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -368,5 +400,3 @@ def _by_level(Z: Array, y: Array, w: Array | None, codes: NDArray[np.int32], J: 
     out = np.full((J, k), np.nan)
     out[good] = np.linalg.solve(gram[good], right[good])[:, :, 0] / size
     return out
-
-

@@ -30,6 +30,7 @@ def predict(
     interval: str | None = None,
     level: float = 0.95,
     marginal: bool = False,
+    offset: Any = None,
     seed: Any = None,
 ) -> Any:
     """Predict rows.
@@ -54,6 +55,8 @@ def predict(
         Coverage.
     marginal : bool
         Average over all groups instead of a typical one. For a Gaussian model the mean is the same as ``groups=None``.
+    offset : column name or array, optional
+        Offset of the new rows, where the model was fitted with an array as offset.
     seed : int or Generator, optional
         For ``new_levels="sample"``.
 
@@ -63,7 +66,7 @@ def predict(
         prediction and, with an interval, std_error, conf_low, conf_high; as many rows as given, NaN where a row misses a
         value.
     """
-    from .fit import check_level
+    from .inference import check_level
     from .model import check_flag
 
     check_level(level)
@@ -79,7 +82,10 @@ def predict(
             raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
         groups = None
     names = group_names(fit, groups)
-    rows = _fitted_rows(fit, names) if new is None else _new_rows(fit, new, names)
+    if new is None and offset is not None:
+        raise OptionError("offset belongs to new rows; the fitted rows have theirs")
+    every = interval == "prediction"  # a new observation comes from some group, also of the factors left out
+    rows = _fitted_rows(fit, names, every) if new is None else _new_rows(fit, new, names, offset, every)
     if new_levels == "error":
         _refuse_new_levels(rows.terms)
     rng = np.random.default_rng(seed)
@@ -112,18 +118,19 @@ class _Rows:
         return out
 
 
-def _fitted_rows(fit: Fit, names: list[str]) -> _Rows:
+def _fitted_rows(fit: Fit, names: list[str], every: bool) -> _Rows:
     from .design_recipe import NewTerm
 
     d = fit.rows_of_data()
     none = np.full(len(d.y), -1, dtype=np.int32)
-    terms = [NewTerm(t, term.group, term.names, term.codes, term.Z, none, np.empty(0, dtype=object))
-             for t, term in enumerate(d.terms) if term.group in names]
+    terms = [NewTerm(t, term.group, term.names, term.codes if term.group in names else none, term.Z, none,
+                     np.empty(0, dtype=object))
+             for t, term in enumerate(d.terms) if every or term.group in names]
     return _Rows(d.X, terms, d.offset, d.weights, d.rows, d.n_input, d.kind)
 
 
-def _new_rows(fit: Fit, new: Any, names: list[str]) -> _Rows:
-    made: New = fit.design.at(new, groups=names or None)
+def _new_rows(fit: Fit, new: Any, names: list[str], offset: Any, every: bool) -> _Rows:
+    made: New = fit.design.at(new, groups=names or None, offset=offset, effects=every)
     keep = made.complete
     if keep.all():
         return _Rows(made.X, list(made.terms), made.offset, None, np.arange(made.n), made.n, made.kind)
@@ -196,32 +203,9 @@ def _interval(fit: Fit, rows: _Rows, point: Array, interval: str, level: float) 
             variance[unknown] += np.einsum("ij,jk,ik->i", z, covs[term.index], z)
     if interval == "prediction":
         variance += fit.sigma**2 / (1.0 if rows.weights is None else rows.weights)
-        variance += _left_out(fit, rows, covs)
     std_error = np.sqrt(variance)
     half = float(ndtri(0.5 + level / 2)) * std_error
     return {"std_error": std_error, "conf_low": point - half, "conf_high": point + half}
-
-
-def _left_out(fit: Fit, rows: _Rows, covs: tuple[Array, ...]) -> Array:
-    """Variance of random effects whose groups were left out: a new observation comes from some group."""
-    total = np.zeros(len(rows.X))
-    used = {t.index for t in rows.terms}
-    columns = None
-    for t, (term, cov) in enumerate(zip(fit.design.terms, covs, strict=True)):
-        if t in used:
-            continue
-        if term.names == ("Intercept",):
-            total += cov[0, 0]
-            continue
-        if columns is None:
-            columns = {name: rows.X[:, i] for i, name in enumerate(fit.design.names)}
-        missing = [n for n in term.names if n not in columns and n != "Intercept"]
-        if missing:
-            raise OptionError(f"the prediction interval needs the values of {listing(missing)}, which vary by {term.group!r}; "
-                              f"include {term.group!r} in groups (rows may leave its value missing)")
-        z = np.column_stack([columns.get(n, np.ones(len(rows.X))) for n in term.names])
-        total += np.einsum("ij,jk,ik->i", z, cov, z)
-    return total
 
 
 def simulate(fit: Fit, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:

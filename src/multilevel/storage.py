@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .design_recipe import Recipe
     from .fit import Fit
     from .formula import Formula
+    from .optimise import Evidence
     from .reml import Optimum
 
 __all__ = ["read", "save"]
@@ -184,9 +185,7 @@ def _check_levels(design: Design, described: Mapping[str, Any]) -> None:
     mine = {name: info.levels for name, info in design.remake.infos.items() if info.levels is not None}
     theirs = {name: info.levels or [] for name, info in back.infos.items()}
     for one, other in zip(design.remake.terms, back.terms, strict=True):
-        for name, labels, again in zip(
-            one.grouping.columns, one.grouping.labels, other.grouping.labels, strict=True
-        ):
+        for name, labels, again in zip(one.grouping.columns, one.grouping.labels, other.grouping.labels, strict=True):
             mine[name], theirs[name] = labels.tolist(), again.tolist()
     for name, levels in mine.items():
         for label, again in zip(levels, theirs[name], strict=True):
@@ -214,6 +213,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     blocks = _blocks(header["engine"], arrays, design)
     optimum = _optimum(header["optimum"], arrays, blocks)
     data = None
+    need(type(header["data"]) is bool, "it does not say whether it holds the data")
     if header["data"]:
         design, rows = _with_rows(design, arrays, blocks)
         blocks = replace(blocks, rows=rows)
@@ -225,12 +225,11 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     return Fit(model, optimum, engine)
 
 
-def _design(
-    header: Mapping[str, Any], arrays: Mapping[str, Array], formula: Formula, recipe: Recipe
-) -> Design:
+def _design(header: Mapping[str, Any], arrays: Mapping[str, Array], formula: Formula, recipe: Recipe) -> Design:
     """The design without its rows: y, X, codes and Z are None."""
     from .design import Design
 
+    _check_recipe(recipe)
     kept, names = recipe.kept.tolist(), recipe.all_names
     need(
         kept == sorted(set(kept)) and all(0 <= i < len(names) for i in kept),
@@ -268,6 +267,18 @@ def _design(
     )
 
 
+def _check_recipe(recipe: Recipe) -> None:
+    """Types that would otherwise show only when new rows are predicted."""
+    texts = [recipe.fixed, *recipe.offsets, *recipe.infos]
+    texts += [one for one in (recipe.offset_column, *(term.side for term in recipe.terms)) if one is not None]
+    need(all(isinstance(one, str) for one in texts), "a part of the design is no text")
+    for name, info in recipe.infos.items():
+        need(info.number or info.levels is not None, f"the levels of {name!r} are missing")
+        need(info.levels is None or None not in set(info.levels), f"a level of {name!r} is missing")
+    state = recipe.state
+    need(isinstance(state, dict) and all(isinstance(one, dict) for one in state.values()), "a state is missing")
+
+
 def _terms(formula: Formula, recipe: Recipe) -> tuple[Term, ...]:
     from .design import Term
 
@@ -290,9 +301,7 @@ def _terms(formula: Formula, recipe: Recipe) -> tuple[Term, ...]:
             and bool(((grouping.parts >= 0) & (grouping.parts < sizes)).all()),
             "a level is out of range",
         )
-        need(
-            len(term.names) > 0 and all(isinstance(name, str) for name in term.names), "an effect has no name"
-        )
+        need(len(term.names) > 0 and all(isinstance(name, str) for name in term.names), "an effect has no name")
         out.append(Term(term.group, term.names, none, grouping.levels(), None, term.structure, bar.groups))
     return tuple(out)
 
@@ -377,47 +386,45 @@ def _groups(
 
 
 def _optimum(saved: Mapping[str, Any], arrays: Mapping[str, Array], blocks: CrossProducts) -> Optimum:
-    from .optimise import STATUS, Evidence
-    from .recipe_json import decode_value
     from .reml import Optimum
 
-    facts = {name: decode_value(value) for name, value in saved["evidence"].items()}
-    need(set(facts) == {field.name for field in fields(Evidence)}, "the evidence has other fields")
-    for name in ("null_slopes", "ranks", "trace"):
-        facts[name] = tuple(facts[name])
-    need(
-        facts["status"] in STATUS and len(facts["ranks"]) == len(blocks.owners) == len(facts["null_slopes"]),
-        "the evidence has a wrong size",
-    )
-    numbers = [
-        value for name, value in facts.items() if name not in ("status", "null_slopes", "ranks", "trace")
-    ]
-    numbers += [*facts["null_slopes"], *facts["ranks"], *facts["trace"], saved["criterion"], saved["sigma"]]
-    need(
-        all(isinstance(value, (int, float)) for value in numbers) and isinstance(saved["reml"], bool),
-        "a number is none",
-    )
-    need(
-        math.isfinite(saved["criterion"]) and 0 < saved["sigma"] < math.inf,
-        "the criterion or sigma is not finite",
-    )
-    p, sizes = (
-        blocks.p,
-        {t: (g.levels, s.k) for g in blocks.groups for t in g.terms for s in (blocks.structures[t],)},
-    )
+    evidence = _evidence(saved["evidence"], len(blocks.owners))
+    criterion, sigma = saved["criterion"], saved["sigma"]
+    need(math.isfinite(criterion) and 0 < sigma < math.inf, "the criterion or sigma is not finite")
+    need(type(saved["reml"]) is bool, "the criterion is of an unknown kind")
+    p, sizes = blocks.p, {t: (g.levels, blocks.structures[t].k) for g in blocks.groups for t in g.terms}
     terms = range(len(sizes))
     return Optimum(
         saved["reml"],
-        float(saved["criterion"]),
+        float(criterion),
         _shaped(arrays, "theta", (sum(s.n_theta for s in blocks.structures),)),
         tuple(_shaped(arrays, f"lambda{t}", (sizes[t][1],) * 2) for t in terms),
-        float(saved["sigma"]),
+        float(sigma),
         _shaped(arrays, "beta", (p,)),
         _shaped(arrays, "vcov", (p, p)),
         tuple(_shaped(arrays, f"b{t}", sizes[t]) for t in terms),
-        Evidence(**facts),
+        evidence,
         tuple(_shaped(arrays, f"engine_lambda{f}", (g.k, g.k)) for f, g in enumerate(blocks.groups)),
     )
+
+
+def _evidence(saved: Mapping[str, Any], components: int) -> Evidence:
+    """The proof of the optimum: a status, numbers, and tuples of numbers, some of them one per component."""
+    from .optimise import STATUS, Evidence
+    from .recipe_json import decode_value
+
+    facts = {name: decode_value(value) for name, value in saved.items()}
+    need(facts["status"] in STATUS, "the status is unknown")
+    for name, value in facts.items():
+        if isinstance(value, list):
+            facts[name] = value = tuple(value)
+        numbers = value if isinstance(value, tuple) else () if name == "status" else (value,)
+        need(all(isinstance(one, (int, float)) for one in numbers), f"{name} is no number")
+    out = Evidence(**facts)
+    for series in (out.ranks, out.null_slopes, out.weak or out.ranks, out.trace):
+        need(isinstance(series, tuple), "the evidence has a wrong shape")
+        need(series is out.trace or len(series) == components, "the evidence has a wrong size")
+    return out
 
 
 def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts) -> tuple[Design, Rows]:
@@ -432,9 +439,7 @@ def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProduct
         Z = _shaped(arrays, f"Z{t}", (n, len(term.names))) if f"Z{t}" in arrays else None
         need(Z is not None or len(term.names) == 1, "a matrix of random effects is missing")
         terms.append(replace(term, codes=codes, Z=Z))
-    weights, offset = (
-        _shaped(arrays, name, (n,)) if name in arrays else None for name in ("weights", "offset")
-    )
+    weights, offset = (_shaped(arrays, name, (n,)) if name in arrays else None for name in ("weights", "offset"))
     design = replace(
         design,
         y=_shaped(arrays, "y", (n,)),
@@ -448,9 +453,7 @@ def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProduct
         parts = [np.ones((n, 1)) if (own := terms[t].Z) is None else own for t in group.terms]
         alone = group.k == 1 and terms[group.terms[0]].Z is None
         z.append(
-            None
-            if alone
-            else np.ascontiguousarray((parts[0] if len(parts) == 1 else np.hstack(parts)) @ group.basis)
+            None if alone else np.ascontiguousarray((parts[0] if len(parts) == 1 else np.hstack(parts)) @ group.basis)
         )
     rows = Rows(
         [terms[g.terms[0]].codes for g in blocks.groups],

@@ -199,7 +199,7 @@ def _random(fit: Fit) -> Block:
     ]
     width = max(map(len, triangles))
     texts = iter(fixed_point((value for rows in triangles for row in rows for value in row), 2))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for term, triangle in zip(fit.design.terms, triangles, strict=True):
         for i, name in enumerate(term.names):
             correlations = [next(texts) for _ in triangle[i - 1]] if i and triangle else []
@@ -456,7 +456,7 @@ def augment(fit: Fit) -> Any:
         return _with_columns(None, design.kind, (), {design.response: aligned[3], **added})
     table = Table(data)
     used = {*response.columns, *(name for term in design.terms for name in term.columns)}
-    used |= {*design.remake.infos, design.remake.offset_column}
+    used |= {*design.remake.infos, design.remake.offset_column or response.columns[0]}
     loaded = table.load([response.columns[0]])[response.columns[0]]
     if table.n != design.n_input:
         raise DataError(f"the data had {design.n_input} rows when the model was made, and have {table.n} now; "
