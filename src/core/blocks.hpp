@@ -152,7 +152,8 @@ inline void fixed_sums(Blocks& b, const double* x, const double* y, const double
     const auto parts = ranges(b.n, 64);
     std::vector<vec> part(parts.size(), vec(static_cast<std::size_t>(q) * q, 0.0));
     parallel_for(parts.size(), b.n > 20000 ? threads : 1, [&](std::size_t t) {
-        constexpr std::size_t batch = 256;  // rows copied with their weights, then one syrk
+        // rows are copied with their weights, then one syrk: small enough that BLAS starts no threads below ours
+        const std::size_t batch = std::min<std::size_t>(256, std::max<std::size_t>(8, 50000 / (q * (q + 1))));
         vec rows(batch * q);
         for (std::size_t i = parts[t].begin; i < parts[t].end;) {
             const std::size_t end = std::min(i + batch, parts[t].end), first = i;

@@ -1,6 +1,7 @@
 // BLAS and LAPACK through the function pointers that SciPy exports, so that building needs no system library.
 // The pointers are filled once by bind.cpp. All matrices are column-major (Fortran order).
 #pragma once
+#include <cmath>
 
 namespace multilevel {
 
@@ -18,13 +19,53 @@ struct Lapack {
 };
 inline Lapack lapack;
 
+// Below this size plain loops beat a library call, and BLAS would at times wake threads of its own for nothing.
+constexpr int small_size = 24;
+
+inline int small_potrf(int n, double* a, int lda) {
+    for (int j = 0; j < n; ++j) {
+        for (int c = 0; c < j; ++c) {
+            const double f = a[j + c * lda];
+            for (int i = j; i < n; ++i) a[i + j * lda] -= f * a[i + c * lda];
+        }
+        const double d = a[j + j * lda];
+        if (!(d > 0)) return j + 1;
+        const double root = std::sqrt(d);
+        for (int i = j; i < n; ++i) a[i + j * lda] /= root;
+    }
+    return 0;
+}
+inline void small_trtri(int n, double* a, int lda) {
+    for (int j = 0; j < n; ++j) {
+        a[j + j * lda] = 1 / a[j + j * lda];
+        for (int i = j + 1; i < n; ++i) {
+            double s = 0;
+            for (int c = j; c < i; ++c) s += a[i + c * lda] * a[c + j * lda];
+            a[i + j * lda] = -s / a[i + i * lda];
+        }
+    }
+}
+inline void small_lauum(int n, double* a, int lda) {
+    for (int j = 0; j < n; ++j)
+        for (int i = j; i < n; ++i) {
+            double s = 0;
+            for (int c = i; c < n; ++c) s += a[c + i * lda] * a[c + j * lda];
+            a[i + j * lda] = s;
+        }
+}
+
 inline int potrf_lower(int n, double* a, int lda) {
+    if (n <= small_size) return small_potrf(n, a, lda);
     char uplo = 'L';
     int info = 0;
     lapack.dpotrf(&uplo, &n, a, &lda, &info);
     return info;
 }
 inline int trtri_lower(int n, double* a, int lda) {
+    if (n <= small_size) {
+        small_trtri(n, a, lda);
+        return 0;
+    }
     char uplo = 'L', diag = 'N';
     int info = 0;
     lapack.dtrtri(&uplo, &diag, &n, a, &lda, &info);
@@ -32,6 +73,7 @@ inline int trtri_lower(int n, double* a, int lda) {
 }
 // lower triangle of L'L, in place
 inline void lauum_lower(int n, double* a, int lda) {
+    if (n <= small_size) return small_lauum(n, a, lda);
     char uplo = 'L';
     int info = 0;
     lapack.dlauum(&uplo, &n, a, &lda, &info);

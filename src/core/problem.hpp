@@ -50,10 +50,10 @@ class Evaluator {
         for (int i = 0; i < r; ++i) s[i] = fill_direction(dirs[i], u, zr, a, i, r);
         cross_multiply(fac, a.data(), t.data(), r);
         vec quad(r * r, 0.0);
-        gemm('N', 'T', r, r, static_cast<int>(total), 1.0, a.data(), r, t.data(), r, 0.0, quad.data(), r);
+        add_products(r, total, 1.0, a, t, quad);
         apply_lambda(fac, t.data(), r, true);
         forward_solve(fac, t.data(), r);
-        gemm('N', 'T', r, r, static_cast<int>(total), -1.0, t.data(), r, t.data(), r, 1.0, quad.data(), r);
+        add_products(r, total, -1.0, t, t, quad);
         const double s2 = fac.r2 / df;
         for (int i = 0; i < r; ++i)
             for (int j = 0; j < r; ++j) quad[i + j * r] = quad[i + j * r] / s2 - s[i] * s[j] / (s2 * s2 * df);
@@ -74,6 +74,13 @@ class Evaluator {
     }
 
   private:
+    // out += sign * sum over rows of a_i b_i'
+    static void add_products(int r, i64 rows, double sign, vec& a, vec& b, vec& out) {
+        if (r > 8) return gemm('N', 'T', r, r, static_cast<int>(rows), sign, a.data(), r, b.data(), r, 1.0, out.data(), r);
+        for (i64 k = 0; k < rows; ++k)
+            for (int j = 0; j < r; ++j)
+                for (int i = 0; i < r; ++i) out[i + j * r] += sign * a[k * r + i] * b[k * r + j];
+    }
     // column i of a: D u_j + lambda D'(Z'r)_j per level j; returns y'P V_i P y = 2 sum_j (Z'r)_j' D u_j
     double fill_direction(const Direction& d, const vec& u, const vec& zr, vec& a, int i, int r) const {
         const Plan& plan = fac.plan;

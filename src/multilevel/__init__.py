@@ -54,9 +54,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'multilevel' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value  # a submodule of the same name (datasets) must not win over the function
-    return value
+    home = import_module(f".{_HOMES[name]}", __name__)
+    # all of a home's names at once: importing the submodule `datasets` must not hide the function of that name
+    globals().update({other: getattr(home, other) for other, place in _HOMES.items() if place == _HOMES[name]})
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -260,7 +260,8 @@ def _predict(args: argparse.Namespace) -> list[str]:
         _check_outputs([args.out], args.new, args.model)
         format_of(args.out)
     groups = {"all": "all", "none": None}.get(args.groups, [name.strip() for name in args.groups.split(",")])
-    fit, new = read(args.model), _load(args.new)
+    fit = read(args.model)
+    new = _load(args.new, _text_columns(fit))
     predicted = fit.predict(new, groups=groups, interval=args.interval, level=args.level, new_levels=args.new_levels)
     for column in predicted.columns:
         if column in new.columns:
@@ -303,12 +304,22 @@ def _data(args: argparse.Namespace) -> list[str]:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _load(name: str) -> pd.DataFrame:
+def _text_columns(fit: Fit) -> list[str]:
+    """Columns whose levels were text when fitting; a CSV file does not tell the level "308" from a number."""
+    known = [(name, info.levels) for name, info in fit.design.remake.infos.items() if not info.number]
+    for term in fit.design.remake.terms:
+        known += [
+            (name, levels.tolist()) for name, levels in zip(term.grouping.columns, term.grouping.labels, strict=True)
+        ]
+    return [name for name, levels in known if levels and all(isinstance(level, str) for level in levels)]
+
+
+def _load(name: str, text: Sequence[str] = ()) -> pd.DataFrame:
     """A data file; or, where there is none of that name, a bundled set."""
     from .table_files import read_table
 
     if os.path.lexists(name) and not os.path.isdir(name):
-        return read_table(name)
+        return read_table(name, text)
     from .datasets import datasets, load
 
     names = datasets()["name"].tolist()

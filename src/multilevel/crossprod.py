@@ -174,7 +174,7 @@ def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
         if w is None:
             step = x.T @ rest / n
         else:
-            step = np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0]
+            step = np.asarray(np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0], dtype=np.float64)
         shift = np.asarray(shift + step)
         rest = np.asarray(rest - x @ step)
     scale = float(np.sqrt(np.mean(rest * rest)))

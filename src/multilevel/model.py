@@ -128,7 +128,8 @@ class Model:
         reml : bool
             False for maximum likelihood, which models with different fixed effects need to be compared.
         threads : int, optional
-            Default: every processor this process may use. The answer does not depend on it.
+            For the passes over rows and levels; default every processor this process may use. The answer does not depend
+            on it. BLAS, which factorises large dense blocks, has a setting of its own (OPENBLAS_NUM_THREADS).
         start : array, optional
             Covariance parameters (theta) to start from.
         max_evaluations : int, optional
@@ -169,6 +170,22 @@ class Model:
         grads = engine.gradient(lambdas, reml)
         parts = [s.to_theta(g) for s, g in zip(engine.blocks.structures, grads, strict=True)]
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def hessian(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
+        """Second derivatives of the profiled criterion by theta: central differences of the exact gradient.
+
+        Returns
+        -------
+        (n_theta, n_theta) array
+            Symmetric; about eight digits.
+        """
+        at = np.asarray(theta, dtype=np.float64).ravel()
+        out = np.empty((len(at), len(at)))
+        for i, value in enumerate(at):
+            step = np.zeros(len(at))
+            step[i] = 1e-5 * max(1.0, abs(value))
+            out[i] = (self.gradient(at + step, reml) - self.gradient(at - step, reml)) / (2 * step[i])
+        return np.asarray((out + out.T) / 2)
 
     def __repr__(self) -> str:
         d = self._design

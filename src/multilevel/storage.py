@@ -390,7 +390,7 @@ def _optimum(saved: Mapping[str, Any], arrays: Mapping[str, Array], blocks: Cros
 
     evidence = _evidence(saved["evidence"], len(blocks.owners))
     criterion, sigma = saved["criterion"], saved["sigma"]
-    need(math.isfinite(criterion) and 0 < sigma < math.inf, "the criterion or sigma is not finite")
+    need(math.isfinite(criterion) and 0 < sigma < 1e150, "the criterion or sigma is not finite")
     need(type(saved["reml"]) is bool, "the criterion is of an unknown kind")
     p, sizes = blocks.p, {t: (g.levels, blocks.structures[t].k) for g in blocks.groups for t in g.terms}
     terms = range(len(sizes))
@@ -417,9 +417,11 @@ def _evidence(saved: Mapping[str, Any], components: int) -> Evidence:
     need(facts["status"] in STATUS, "the status is unknown")
     for name, value in facts.items():
         if isinstance(value, list):
+            need(name in ("null_slopes", "ranks", "weak", "trace"), f"{name} is no single number")
             facts[name] = value = tuple(value)
         numbers = value if isinstance(value, tuple) else () if name == "status" else (value,)
-        need(all(isinstance(one, (int, float)) for one in numbers), f"{name} is no number")
+        whole = [one for one in numbers if not isinstance(one, float)]
+        need(all(isinstance(one, int) and abs(one) < 2**53 for one in whole), f"{name} is no number")
     out = Evidence(**facts)
     for series in (out.ranks, out.null_slopes, out.weak or out.ranks, out.trace):
         need(isinstance(series, tuple), "the evidence has a wrong shape")

@@ -11,7 +11,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -43,13 +43,15 @@ def format_of(path: Any) -> str:
     raise FileError(f"the name of {name!r} does not tell a format; it must end in {', '.join(FORMATS)}{advice}")
 
 
-def read_table(path: Any) -> pd.DataFrame:
+def read_table(path: Any, text: Iterable[str] = ()) -> pd.DataFrame:
     """Read a data file.
 
     Parameters
     ----------
     path : str or path
         Ends in one of FORMATS.
+    text : names of columns
+        Left as text where a CSV or TSV file does not tell numbers from labels such as "007".
 
     Raises
     ------
@@ -64,14 +66,14 @@ def read_table(path: Any) -> pd.DataFrame:
             raise FileError(f"{name!r} is empty")
         file.seek(0)
         if ending.startswith((".csv", ".tsv")):
-            return _read_text(name, file, "\t" if ending.startswith(".tsv") else ",", ending.endswith(".gz"))
+            return _read_text(name, file, "\t" if ending.startswith(".tsv") else ",", ending.endswith(".gz"), text)
         return _read_arrow(name, file, ending)
 
 
 # -- text ------------------------------------------------------------------------------------------
 
 
-def _read_text(name: str, raw: BinaryIO, separator: str, packed: bool) -> pd.DataFrame:
+def _read_text(name: str, raw: BinaryIO, separator: str, packed: bool, text: Iterable[str]) -> pd.DataFrame:
     import pandas as pd
 
     exact: Any = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
@@ -79,12 +81,14 @@ def _read_text(name: str, raw: BinaryIO, separator: str, packed: bool) -> pd.Dat
         head = file.read(HEAD)
         file.seek(0)
         _check_head(name, head, separator)
-        frame: pd.DataFrame = pd.read_csv(file, sep=separator, encoding="utf-8", low_memory=False, **exact)
+        types = dict.fromkeys(text, str)
+        frame: pd.DataFrame = pd.read_csv(
+            file, sep=separator, encoding="utf-8", low_memory=False, dtype=cast(Any, types), **exact
+        )
         width = frame.shape[1]
-        # pandas fills what a short line lacks, and takes for row names what a long first one has too much
-        if width and (not isinstance(frame.index, pd.RangeIndex) or frame.iloc[:, -1].isna().any()):
+        if width and frame.iloc[:, -1].isna().any():  # pandas fills what a short line lacks
             for line, fields in _fields(file, separator):
-                if fields != width:
+                if fields < width:
                     raise FileError(f"{name!r} has {_counted(fields)} in line {line}, where {width} are expected")
     return frame
 
@@ -150,8 +154,10 @@ def _check_head(name: str, head: bytes, separator: str) -> None:
     if b"\0" in head:
         raise FileError(f"{name!r} is no text but a binary file; give a file of comma- or tab-separated values")
     text = head.decode("utf-8", errors="ignore").removeprefix("\ufeff")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        names = next((row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row), [])
+        names = next(filter(None, lines), [])
+        first = next(filter(None, lines), [])
     except csv.Error:
         return  # pandas says what is wrong
     if not any(names):
@@ -162,6 +168,10 @@ def _check_head(name: str, head: bytes, separator: str) -> None:
     twice = next((one for i, one in enumerate(names) if one and one in names[:i]), None)
     if twice is not None and len(text) < HEAD:
         raise FileError(f"{name!r} has two columns {twice!r}; rename one of them")
+    if len(first) > len(names):  # pandas would take the first column for names of rows
+        raise FileError(
+            f"{name!r} has {_counted(len(first))} in line {lines.line_num}, where {len(names)} are expected"
+        )
 
 
 def _fields(file: BinaryIO, separator: str) -> Iterator[tuple[int, int]]:

@@ -480,9 +480,11 @@ def _with_columns(data: Any, kind: str, names: Sequence[str], added: dict[str, A
         part = data.lazy().select(names).collect()
         return part.with_columns([pl.Series(name, values) for name, values in added.items()])
     if kind == "pyarrow":
+        import pyarrow as pa
+
         part = data.select([name for name in names if name not in added])
         for name, values in added.items():
-            part = part.append_column(name, [values])
+            part = part.append_column(name, pa.array(values, from_pandas=True))
         return part
     part = data.loc[:, [str(label) in names for label in data.columns]].copy()
     for name, values in added.items():
