@@ -13,6 +13,7 @@
 namespace multilevel {
 
 constexpr double dense_share = 0.3;  // of the triangle: above it a dense factorisation is faster
+constexpr double sparse_limit = 3e7; // entries of one factor's columns: beyond it, finding the pattern costs too much
 constexpr double panel_share = 0.15; // of head x tail: above it BLAS on a dense panel beats scattered updates
 constexpr int direct_size = 24;      // a dense tail this small is summed node by node, without either
 
@@ -197,7 +198,7 @@ inline Plan make_plan(const Blocks& b) {
     for (int f = 0; f < plan.factors; ++f) {
         const double rest = static_cast<double>(plan.q - plan.offset[f]);
         // a small remainder is one cheap dense triangle; the head never fills in
-        const double limit = f == 0 ? 1e300 : rest <= 64 ? -1 : dense_share * rest * rest / 2;
+        const double limit = f == 0 ? 1e300 : rest <= 64 ? -1 : std::min(sparse_limit, dense_share * rest * rest / 2);
         if (limit < 0 || !patterns.add_factor(f, limit)) break;
         plan.node_offset.push_back(plan.node_offset.back() + b.levels[f]);
         ++plan.sparse_factors;

@@ -86,8 +86,8 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
         return f"Converged to a minimum ({e.evaluations} evaluation{'s' * (e.evaluations != 1)})."
     if e.converged:
         names = " and ".join(boundary)
-        return (f"Converged to a minimum on the boundary: {names}. The estimate is valid; the data show no more variation "
-                "there, so the simpler model without it fits as well.")
+        return (f"Converged to a minimum on the boundary: {names}. The estimate is valid: these data show no more variation "
+                "there. A simpler random-effects structure fits as well.")
     if e.status == "out of evaluations":
         return (f"Not converged: stopped after {e.evaluations} evaluations with {e.decrement:.2g} deviance left to gain. "
                 "Allow more with max_evaluations, or simplify the random effects.")

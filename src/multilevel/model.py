@@ -71,7 +71,9 @@ class Model:
         priors: Mapping[str, Any] | None = None,
         missing: str = "drop",
         levels: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> None:
+        check_options("Model", unknown, ())
         check_family(family, link)
         if priors is not None:
             raise OptionError("priors belong to full Bayes (Model.sample), which this version does not have yet; "
@@ -91,6 +93,11 @@ class Model:
     def design(self) -> Design:
         """Matrices, levels and what happened to rows and columns."""
         return self._design
+
+    @property
+    def data(self) -> Any:
+        """The data frame given (None for a model read from a file without its rows)."""
+        return self._data
 
     @property
     def family(self) -> str:
@@ -220,14 +227,17 @@ def lmer(formula: str, data: Any, REML: bool = True, *, threads: int | None = No
         Anything `Model` takes: weights, offset, contrasts, missing, levels.
     """
     check_flag("REML", REML)
-    check_options("lmer", options)
+    check_options("lmer", options, OPTIONS)
     return Model(formula, data, **options).fit(REML, threads=threads)
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
+OPTIONS = ("weights", "offset", "contrasts", "missing", "levels")  # of a model, beside formula, data and family
+
+
+def check_options(name: str, options: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     """Unknown keyword: an error that names the nearest one."""
-    allowed = ("weights", "offset", "contrasts", "missing", "levels")
     for key in options:
         if key not in allowed:
-            hint = nearest(key, (*allowed, "REML", "threads"))
-            raise OptionError(f"{name}() has no option {key!r}; {hint or 'allowed are ' + ', '.join(allowed)}")
+            known = (*OPTIONS, *(("REML", "threads") if name == "lmer" else ("family", "link")))
+            hint = nearest(key, known)
+            raise OptionError(f"{name}() has no option {key!r}; {hint or 'allowed are ' + ', '.join(known)}")

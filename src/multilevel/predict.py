@@ -97,7 +97,11 @@ def predict(
     columns: dict[str, Any] = {"prediction": point}
     if interval is not None:
         columns |= _interval(fit, rows, point, interval, level)
-    return like(fit.design.kind if new is None else rows.kind, {n: rows.spread(v) for n, v in columns.items()})
+    out = like(rows.kind, {n: rows.spread(v) for n, v in columns.items()})
+    source = fit.model.data if new is None else new
+    if rows.kind == "pandas" and len(getattr(source, "index", ())) == len(out):
+        out.index = source.index
+    return out
 
 
 @dataclass

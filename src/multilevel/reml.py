@@ -152,7 +152,7 @@ class Engine:
         self._states[reml] = state
         best = _core.fit(state, initial, c.components, max_evaluations, 0)
         spent = best["evaluations"]
-        if best["status"] != 0 and start is None:
+        if best["status"] in (2, 3) and start is None:
             best, spent = self._retry(state, best, spent, max_evaluations)
         if best["status"] == 3:
             raise DataError(_failure(best["failure"]))
@@ -166,7 +166,7 @@ class Engine:
                 break
             best = {**better, "restarts": best["restarts"] + 1}
             curved, exact, turn = self._certify(state, best, reml)
-        state.set(best["lambdas"])
+        state.set(best["lambdas"])  # the certificate moved the factorisation
         evidence = Evidence(
             STATUS[best["status"]], spent, best["iterations"], best["restarts"], best["decrement"],
             best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]),
@@ -198,6 +198,8 @@ class Engine:
         if c.core.flops * 6 * len(directions) < CHEAP:
             facts = optimise.curvature(state, best["lambdas"], directions, reml, self.df(reml))
             values, vectors = np.linalg.eigh(facts.profiled)
+            if values[0] > 1e-6 * values[-1] and best["status"] == 0:
+                optimise.polish(state, best, facts, reml, self.df(reml))
             return float(values[0]), True, optimise.combined(best["lambdas"], directions, vectors[:, 0])
         weakest: list[Array] | None = best.get("weakest")
         if weakest is None or best["min_curvature"] <= 0:
@@ -415,7 +417,10 @@ def check_start(start: Any, engine: Engine) -> tuple[Array, ...]:
         If the length or a value is wrong.
     """
     structures = engine.blocks.structures
-    theta = np.asarray(start, dtype=np.float64).ravel()
+    try:
+        theta = np.asarray(start, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        raise OptionError(f"start must be an array of covariance parameters (theta), got {start!r}") from None
     need = sum(s.n_theta for s in structures)
     if len(theta) != need or not np.all(np.isfinite(theta)):
         raise OptionError(f"start must hold {need} finite covariance parameters (theta), got {theta.tolist()}")

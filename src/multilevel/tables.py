@@ -159,7 +159,7 @@ def _heading(fit: Fit, ddf: str) -> Block:
 
 def _criterion(fit: Fit) -> Block:
     if fit.reml:
-        return Block(f"REML criterion at convergence: {_plain(fit.criterion, '.1f')}")
+        return Block("", notes=(f"REML criterion at convergence: {_plain(fit.criterion, '.1f')}",))
     values = (fit.aic, fit.bic, fit.loglik, fit.deviance)
     row = (*(_plain(v, ".1f") for v in values), str(fit.df_residual))
     return _spread("", ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid"), row)
@@ -188,7 +188,7 @@ def _random(fit: Fit) -> Block:
     sizes = "; ".join(f"{_clean(group)}, {count}" for group, count in counts.items())
     observed = f"Number of obs: {fit.nobs}" + (f", groups:  {sizes}" if sizes else "")
     if not fit.design.terms:
-        return Block(f"Residual standard deviation: {numbers([fit.sigma])[0]}", notes=(observed,))
+        return Block("", notes=(f"Residual standard deviation: {numbers([fit.sigma])[0]}", observed))
     covs = fit.random_cov()
     sds = [np.sqrt(np.diag(cov)) for cov in covs]
     every = np.append(np.concatenate(sds), fit.sigma)
@@ -323,7 +323,7 @@ def _block_html(block: Block) -> str:
         out.append(f'<p style="margin:.5em 0 .1em 0"><strong>{title}</strong></p>')
     if block.rows:
         line = "1px solid rgba(128,128,128,.6)"
-        style = f"border-collapse:collapse;margin:.1em 0;border-top:{line};border-bottom:{line}"
+        style = f"color:inherit;border-collapse:collapse;margin:.1em 0;border-top:{line};border-bottom:{line}"
         body = "\n".join(_row_html(row, block.align, "td", "") for row in block.rows)
         head = _row_html(block.header, block.align, "th", f";border-bottom:{line}")
         out.append(f'<table style="{style}">\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>')

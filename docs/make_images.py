@@ -1,0 +1,52 @@
+"""Make the pictures of README.md and docs/ from bundled data: ``python docs/make_images.py``.
+
+Needs the extra "plots". Each picture is remade in place, so that `git diff --stat docs/images` shows what changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen needed
+
+import numpy as np
+
+import multilevel as ml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES = Path(__file__).resolve().parent / "images"
+
+
+def ten_schools() -> Figure:
+    """Data, pooled, unpooled and partially pooled lines of each school."""
+    fit = ml.lmer("math ~ homework + (homework | schid)", ml.load("math10"))
+    figure: Figure = np.ravel(fit.plot.groups())[0].figure
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "ten_schools.png": ten_schools,
+}
+
+
+def main() -> None:
+    """Write every picture into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder to write to (default: docs/images)")
+    folder: Path = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in PICTURES.items():
+        # no date or version inside, so that the same picture is the same file
+        draw().savefig(folder / name, dpi=110, metadata={"Software": None})
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    main()
