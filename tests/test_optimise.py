@@ -282,7 +282,7 @@ def test_another_start_after_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> No
         return found if len(calls) > 1 else {**found, "status": calls_status, "deviance": np.inf}
 
     model = Model(SLEEP_FORMULA, SLEEP)
-    for calls_status in (1, 2, 3):
+    for calls_status in (2, 3):
         calls.clear()
         monkeypatch.setattr(_core, "fit", once_bad)
         fit = model.fit()
@@ -345,16 +345,16 @@ def check_optimum(s: Shape, found: Optimum, reml: bool) -> None:
         assert np.abs(slope @ root).max() < 1e-3 * scale, (s.name, s.formula, reml)
 
 
-def test_two_hundred_designs_are_certified() -> None:
+def test_a_thousand_designs_are_certified() -> None:
     singular_ones = 0
-    for seed in range(200):
+    for seed in range(1000):
         s = random_shape(seed)
         reml = bool(seed // 10 % 2)
         found = s.model.engine(1).fit(reml)
         check_optimum(s, found, reml)
         sizes = [len(index) for _, index in s.model.engine(1).blocks.owners]
         singular_ones += any(r < k for r, k in zip(found.evidence.ranks, sizes, strict=True))
-    assert 30 < singular_ones < 170
+    assert 150 < singular_ones < 850
 
 
 def best_by_scipy(s: Shape, reml: bool, starts: int) -> float:
@@ -397,10 +397,3 @@ def compare_with_scipy(seed: int, starts: int) -> None:
         assert found.evidence.converged
         best = best_by_scipy(s, reml, starts)
         assert found.criterion <= best + 1e-8 * abs(best), (s.name, s.formula, reml)
-
-
-@pytest.mark.slow
-def test_a_thousand_designs_are_certified() -> None:
-    for seed in range(200, 1200):
-        s = random_shape(seed)
-        check_optimum(s, s.model.engine(1).fit(bool(seed // 10 % 2)), bool(seed // 10 % 2))

@@ -264,13 +264,17 @@ def test_weights_as_repeated_rows(name: str) -> None:
             close(b, a, 1e-10)
 
 
-def test_equal_weights_only_scale_sigma() -> None:
+@pytest.mark.parametrize("unit", [4.0, 1e6, 1e-6, 1e14, 1e-14])
+def test_unit_of_the_weights(unit: float) -> None:
+    """A constant factor belongs to sigma alone; 1e14 is what standard errors of 1e-7 give as 1 / se^2."""
     s = shape("crossed slopes")
-    plain, fours = quiet_fit(s.model), quiet_fit(Model(s.formula, s.data, weights=np.full(len(s.data), 4.0)))
-    assert fours.sigma == pytest.approx(2 * plain.sigma, rel=1e-9)
-    assert fours.criterion == pytest.approx(plain.criterion, rel=1e-12)
-    for a, b in zip(plain.random_cov(), fours.random_cov(), strict=True):
-        close(b, a, 1e-7)
+    plain, other = quiet_fit(s.weighted), quiet_fit(Model(s.formula, s.data.assign(w=unit * s.data["w"]), weights="w"))
+    assert other.criterion == pytest.approx(plain.criterion, rel=1e-10)
+    assert other.sigma == pytest.approx(np.sqrt(unit) * plain.sigma, rel=1e-7)
+    assert other.is_singular == plain.is_singular
+    close(other.vcov(), plain.vcov(), 1e-7)
+    for a, b in zip(plain.random_cov(), other.random_cov(), strict=True):
+        close(b, a, 1e-5)
 
 
 @pytest.mark.parametrize("name", ORDINARY)

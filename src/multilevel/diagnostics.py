@@ -94,7 +94,7 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
     if e.status == "no further progress":
         return (f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
                 "the predictors of the random effects, or simplify them.")
-    if not e.min_curvature > 0:
+    if not e.min_curvature > e.flat_below:
         return (f"Not certified: the criterion is flat or falls off along the variances of {_weak_components(fit)}, which these "
                 "data do not determine. Drop or merge some of these random effects.")
     return "Not certified: a variance at zero wants to grow. Refit with another start, and please report this."

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 STATUS = ("converged", "out of evaluations", "no further progress", "start failed")
+FLAT = 1e-5  # curvature 2 / se**2: an error of 450 times the sd (or the residual sd, if larger) determines nothing
+FLAT_RELATIVE = 1e-8  # of the largest curvature: the error of the differences
 STEP = 1e-4  # relative step of the central differences of the gradient: error about 1e-8 both ways
 
 
@@ -34,13 +36,16 @@ class Evidence:
     gradient_norm : float
         Largest derivative along free directions (whitened coordinates).
     min_curvature : float
-        Smallest eigenvalue of the Hessian along free directions; `exact` says whether of the exact Hessian or of the
+        Smallest eigenvalue of the Hessian along free directions, by changes of the relative sd (or of its logarithm,
+        where it exceeds one); `exact` says whether of the exact Hessian or of the
         average information with one exact directional check.
     null_slopes : tuple of float
         Per component, the smallest derivative of the deviance by a variance that vanished (NaN: none vanished). At a
         minimum on the boundary it is not negative (KKT).
     ranks : tuple of int
         Per component, dimensions with positive variance.
+    flat_below : float
+        Curvature at or below this is none: rounding, or a standard error of hundreds of residual sds.
     weak : tuple of float
         Per component, its share (0 to 1) in the direction of least curvature: what a flat criterion cannot tell apart.
     """
@@ -55,6 +60,7 @@ class Evidence:
     exact: bool
     null_slopes: tuple[float, ...]
     ranks: tuple[int, ...]
+    flat_below: float = 0.0
     weak: tuple[float, ...] = ()
     trace: tuple[float, ...] = field(repr=False, default=())
 
@@ -62,7 +68,7 @@ class Evidence:
     def converged(self) -> bool:
         """Whether every condition of a local minimum holds."""
         kkt = all(not slope < -1e-4 for slope in self.null_slopes)
-        return self.status == "converged" and kkt and self.min_curvature > 0
+        return self.status == "converged" and kkt and self.min_curvature > self.flat_below
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ def free_directions(
                 left[index], right[index] = u[:, a], vt[c]
                 out.append(Direction(f, left, right, max(float(s[c]), 0.01)))
     return out
+
+
+def flat_below(found: dict[str, Any]) -> float:
+    """Curvature that differences of the gradient cannot tell from none, or that determines nothing."""
+    return max(FLAT, FLAT_RELATIVE * float(found.get("max_curvature", 0.0)))
 
 
 def combined(lambdas: list[Array], directions: list[Direction], weights: Array) -> list[Array]:
@@ -167,7 +178,7 @@ def polish(state: Any, best: dict[str, Any], facts: Curvature, reml: bool, df: f
     for _ in range(2):
         if now is None:
             return
-        step = np.linalg.solve(facts.profiled, -now)
+        step = np.asarray(np.linalg.solve(facts.profiled, -now), dtype=np.float64)
         change = combined(best["lambdas"], facts.directions, step)
         moved = [m + d for m, d in zip(best["lambdas"], change, strict=True)]
         after = slope(moved)

@@ -158,7 +158,7 @@ class Engine:
             raise DataError(_failure(best["failure"]))
         curved, exact, turn = self._certify(state, best, reml)
         for _ in range(3):  # a saddle: leave it downhill along the negative direction, both ways
-            if curved > 0 or turn is None:
+            if curved > -optimise.flat_below(best) or turn is None:
                 break
             better = self._leave_saddle(state, best, turn, max_evaluations)
             spent += better["evaluations"]
@@ -170,7 +170,7 @@ class Engine:
         evidence = Evidence(
             STATUS[best["status"]], spent, best["iterations"], best["restarts"], best["decrement"],
             best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]),
-            self._shares(turn), tuple(best["trace"]),
+            optimise.flat_below(best), self._shares(turn), tuple(best["trace"]),
         )
         return self._optimum(state, best["lambdas"], reml, evidence)
 
@@ -197,10 +197,14 @@ class Engine:
             return np.inf, True, None
         if c.core.flops * 6 * len(directions) < CHEAP:
             facts = optimise.curvature(state, best["lambdas"], directions, reml, self.df(reml))
-            values, vectors = np.linalg.eigh(facts.profiled)
+            # per relative change where an sd is large: 1e4 residual sds known to one percent is well determined
+            sizes = np.array([max(d.size, 1.0) for d in directions])
+            values, vectors = np.linalg.eigh(facts.profiled * np.outer(sizes, sizes))
+            best["max_curvature"] = float(values[-1])
             if values[0] > 1e-6 * values[-1] and best["status"] == 0:
                 optimise.polish(state, best, facts, reml, self.df(reml))
-            return float(values[0]), True, optimise.combined(best["lambdas"], directions, vectors[:, 0])
+            turn = np.asarray(sizes * vectors[:, 0], dtype=np.float64)
+            return float(values[0]), True, optimise.combined(best["lambdas"], directions, turn / np.linalg.norm(turn))
         weakest: list[Array] | None = best.get("weakest")
         if weakest is None or best["min_curvature"] <= 0:
             return best["min_curvature"], False, weakest
@@ -209,7 +213,8 @@ class Engine:
         state.set([a + step * b for a, b in zip(best["lambdas"], weakest, strict=True)])
         g = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
         slope = sum(float(np.vdot(a, b)) for a, b in zip(g, weakest, strict=True)) / step
-        return min(slope, best["min_curvature"]), False, weakest
+        size = max(1.0, *(float(np.abs(m).max()) for m, b in zip(best["lambdas"], weakest, strict=True) if np.any(b)))
+        return size**2 * min(slope, best["min_curvature"]), False, weakest
 
     def _shares(self, turn: list[Array] | None) -> tuple[float, ...]:
         """Share of each component in a direction."""
