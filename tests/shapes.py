@@ -110,10 +110,18 @@ def draw(rows: int, groups: dict[str, Codes], seed: int, effects: float = 0.8) -
     for codes in groups.values():
         count = int(codes.max()) + 1
         y = y + effects * (rng.normal(size=count)[codes] + 0.5 * rng.normal(size=count)[codes] * data["x1"])
-    labels = {name: np.array([f"{name}{i:03d}" for i in range(codes.max() + 1)])[codes]
-              for name, codes in groups.items()}
-    return pd.DataFrame({"y": y, **data, "f": np.array(["p", "q", "r"])[rng.integers(0, 3, rows)],
-                         "w": rng.uniform(0.5, 2.0, rows), **labels})
+    labels = {
+        name: np.array([f"{name}{i:03d}" for i in range(codes.max() + 1)])[codes] for name, codes in groups.items()
+    }
+    return pd.DataFrame(
+        {
+            "y": y,
+            **data,
+            "f": np.array(["p", "q", "r"])[rng.integers(0, 3, rows)],
+            "w": rng.uniform(0.5, 2.0, rows),
+            **labels,
+        }
+    )
 
 
 def random_codes(rng: np.random.Generator, rows: int, levels: int) -> Codes:
@@ -202,9 +210,16 @@ def random_shape(seed: int) -> Shape:
     rng = np.random.default_rng([7, seed])
     rows = int(rng.integers(30, 140))
     templates: Any = (
-        "y ~ 1 + (1 | a)", "y ~ x1 + (1 | a)", "y ~ x1 + (x1 | a)", "y ~ x1 + (x1 || a)",
-        "y ~ x1 + x2 + (x1 + x2 | a)", "y ~ x1 + (1 | a) + (1 | b)", "y ~ x1 + (x1 | a) + (1 | b)",
-        "y ~ f + (1 | a) + (0 + x1 | b)", "y ~ x1 + (1 | a) + (1 | b) + (1 | c)", "y ~ 0 + (1 | a)",
+        "y ~ 1 + (1 | a)",
+        "y ~ x1 + (1 | a)",
+        "y ~ x1 + (x1 | a)",
+        "y ~ x1 + (x1 || a)",
+        "y ~ x1 + x2 + (x1 + x2 | a)",
+        "y ~ x1 + (1 | a) + (1 | b)",
+        "y ~ x1 + (x1 | a) + (1 | b)",
+        "y ~ f + (1 | a) + (0 + x1 | b)",
+        "y ~ x1 + (1 | a) + (1 | b) + (1 | c)",
+        "y ~ 0 + (1 | a)",
     )
     formula = str(templates[seed % len(templates)])
     sizes = (int(rng.integers(3, max(4, rows // 8))), int(rng.integers(3, 8)), int(rng.integers(2, 5)))

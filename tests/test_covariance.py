@@ -49,7 +49,9 @@ def test_triangular_root_of_any_rank(k: int, rank: int, seed: int, size: float) 
     found = lower_triangular(root)
     np.testing.assert_array_equal(found, np.tril(found))
     assert np.all(np.diag(found) >= 0)
-    np.testing.assert_allclose((found / size) @ (found / size).T, (root / size) @ (root / size).T, rtol=0, atol=1e-13 * k)
+    np.testing.assert_allclose(
+        (found / size) @ (found / size).T, (root / size) @ (root / size).T, rtol=0, atol=1e-13 * k
+    )
 
 
 def test_triangular_root_keeps_small_variances() -> None:

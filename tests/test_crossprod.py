@@ -39,9 +39,15 @@ def columns(c: CrossProducts) -> tuple[Array, list[int]]:
 def rebuilt(c: CrossProducts, design: Any, rows: Any, threads: int = 1) -> Any:
     y, _, _ = center_response(design, c.rows.x)
     pick = [None if z is None else np.ascontiguousarray(z[rows]) for z in c.rows.z]
-    return _core.build([np.ascontiguousarray(a[rows]) for a in c.rows.codes], pick, c.rows.levels,
-                       np.ascontiguousarray(c.rows.x[rows]), np.ascontiguousarray(y[rows]),
-                       None if c.rows.weights is None else np.ascontiguousarray(c.rows.weights[rows]), threads)
+    return _core.build(
+        [np.ascontiguousarray(a[rows]) for a in c.rows.codes],
+        pick,
+        c.rows.levels,
+        np.ascontiguousarray(c.rows.x[rows]),
+        np.ascontiguousarray(y[rows]),
+        None if c.rows.weights is None else np.ascontiguousarray(c.rows.weights[rows]),
+        threads,
+    )
 
 
 # --- blocks
@@ -69,8 +75,9 @@ def test_blocks_are_the_cross_products(name: str, weighted: bool) -> None:
         own = gram[first : first + levels * k, first : first + levels * k].reshape(levels, k, levels, k)
         np.testing.assert_allclose(got[f"diag{f}"].reshape(levels, k, k), np.einsum("jajb->jab", own), **tolerance)
         np.testing.assert_allclose(got[f"zy{f}"], right[first : first + levels * k], **tolerance)
-        np.testing.assert_allclose(got[f"border{f}"].reshape(levels * k, c.p), gram[first : first + levels * k, x0:],
-                                   **tolerance)
+        np.testing.assert_allclose(
+            got[f"border{f}"].reshape(levels * k, c.p), gram[first : first + levels * k, x0:], **tolerance
+        )
         for h in range(f + 1, len(c.groups)):
             other, kh = c.groups[h], c.groups[h].k
             full = np.zeros((other.levels, kh, levels, k))
@@ -150,20 +157,30 @@ def test_export_and_import() -> None:
         np.testing.assert_array_equal(arrays(back)[key], value)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"codes": [np.array([0, 1, 2], np.int32)]}, "outside"),
-    ({"codes": [np.array([0, -1, 1], np.int32)]}, "outside"),
-    ({"codes": [np.array([0, 1], np.int32)]}, r"\(n,\)"),
-    ({"z": [np.ones((2, 1))]}, r"\(n, k\)"),
-    ({"levels": [2, 3]}, "one entry"),
-    ({"x": np.ones(3)}, r"\(n, p\)"),
-    ({"y": np.ones(2)}, r"\(n,\)"),
-    ({"w": np.ones(2)}, r"\(n,\)"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": [np.array([0, 1, 2], np.int32)]}, "outside"),
+        ({"codes": [np.array([0, -1, 1], np.int32)]}, "outside"),
+        ({"codes": [np.array([0, 1], np.int32)]}, r"\(n,\)"),
+        ({"z": [np.ones((2, 1))]}, r"\(n, k\)"),
+        ({"levels": [2, 3]}, "one entry"),
+        ({"x": np.ones(3)}, r"\(n, p\)"),
+        ({"y": np.ones(2)}, r"\(n,\)"),
+        ({"w": np.ones(2)}, r"\(n,\)"),
+    ],
+)
 def test_the_core_checks_its_input(change: dict[str, Any], message: str) -> None:
     """Nothing a caller in Python passes may read outside an array."""
-    good: dict[str, Any] = {"codes": [np.array([0, 1, 1], np.int32)], "z": [None], "levels": [2], "x": np.ones((3, 1)),
-                            "y": np.arange(3.0), "w": None, "threads": 1}
+    good: dict[str, Any] = {
+        "codes": [np.array([0, 1, 1], np.int32)],
+        "z": [None],
+        "levels": [2],
+        "x": np.ones((3, 1)),
+        "y": np.arange(3.0),
+        "w": None,
+        "threads": 1,
+    }
     _core.build(**good)
     with pytest.raises(ValueError, match=message):
         _core.build(**(good | change))
@@ -278,8 +295,11 @@ def test_the_response_is_centred_exactly() -> None:
 
 def test_memory_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossprod, "MEMORY_LIMIT", 1e4)
-    with pytest.raises(DataError, match=r"needs about .* GB: the crossed factors leave a dense block of 27 rows "
-                                        r"\(a \(30 levels x 1\), b \(24 levels x 1\)\).*Drop or coarsen"):
+    with pytest.raises(
+        DataError,
+        match=r"needs about .* GB: the crossed factors leave a dense block of 27 rows "
+        r"\(a \(30 levels x 1\), b \(24 levels x 1\)\).*Drop or coarsen",
+    ):
         blocks("crossed, panel")
 
 
@@ -289,7 +309,9 @@ def test_memory_is_linear_in_rows_and_levels() -> None:
     n, inner = 40_000, 8_000
     school = rng.integers(0, inner, n).astype(np.int32)
     region = (school // 8).astype(np.int32)
-    core = _core.build([school, region], [None, None], [inner, inner // 8], np.ones((n, 1)), rng.normal(size=n), None, 1)
+    core = _core.build(
+        [school, region], [None, None], [inner, inner // 8], np.ones((n, 1)), rng.normal(size=n), None, 1
+    )
     assert core.sparse_factors == 2
     assert core.bytes < 8 * 40 * (inner + inner // 8)
 

@@ -58,12 +58,15 @@ def test_a_sound_fit() -> None:
     assert "boundary" not in text
 
 
-@pytest.mark.parametrize(("facts", "part"), [
-    ({"status": "out of evaluations", "decrement": 0.5}, "stopped after"),
-    ({"status": "no further progress", "decrement": 0.1}, "no further progress"),
-    ({"min_curvature": -1.0}, "flat or falls off"),
-    ({"null_slopes": (-3.0,)}, "wants to grow"),
-])
+@pytest.mark.parametrize(
+    ("facts", "part"),
+    [
+        ({"status": "out of evaluations", "decrement": 0.5}, "stopped after"),
+        ({"status": "no further progress", "decrement": 0.1}, "no further progress"),
+        ({"min_curvature": -1.0}, "flat or falls off"),
+        ({"null_slopes": (-3.0,)}, "wants to grow"),
+    ],
+)
 def test_sentences_of_what_is_not_certain(facts: dict[str, Any], part: str) -> None:
     fit = with_evidence(sleep(), **facts)
     report = fit.convergence
@@ -88,14 +91,17 @@ def test_a_flat_criterion_names_the_effects() -> None:
 # --- what is named
 
 
-@pytest.mark.parametrize(("factor", "rank", "named"), [
-    ([[0, 0], [0, 0]], 0, ("sd(Subject, Intercept) = 0", "sd(Subject, Days) = 0")),
-    ([[1, 0], [0, 0]], 1, ("sd(Subject, Days) = 0",)),
-    ([[0, 0], [0, 1]], 1, ("sd(Subject, Intercept) = 0",)),
-    ([[1, 0], [0.3, 0]], 1, ("cor(Subject, Intercept, Days) = 1",)),
-    ([[1, 0], [-0.3, 0]], 1, ("cor(Subject, Intercept, Days) = -1",)),
-    ([[1, 0], [0.3, 0.2]], 2, ()),
-])
+@pytest.mark.parametrize(
+    ("factor", "rank", "named"),
+    [
+        ([[0, 0], [0, 0]], 0, ("sd(Subject, Intercept) = 0", "sd(Subject, Days) = 0")),
+        ([[1, 0], [0, 0]], 1, ("sd(Subject, Days) = 0",)),
+        ([[0, 0], [0, 1]], 1, ("sd(Subject, Intercept) = 0",)),
+        ([[1, 0], [0.3, 0]], 1, ("cor(Subject, Intercept, Days) = 1",)),
+        ([[1, 0], [-0.3, 0]], 1, ("cor(Subject, Intercept, Days) = -1",)),
+        ([[1, 0], [0.3, 0.2]], 2, ()),
+    ],
+)
 def test_boundary_of_two_effects(factor: list[list[float]], rank: int, named: tuple[str, ...]) -> None:
     fit = with_factor(sleep(), factor, rank)
     assert boundary_components(fit) == named
@@ -109,7 +115,8 @@ def test_boundary_of_three_effects() -> None:
     fit = quiet_fit(Model("y ~ x1 + x2 + (x1 + x2 | a)", shape("three effects").data))
     turned = lower_triangular(np.array([[1.0, 0, 0], [0.2, 0.5, 0], [0.4, 0.3, 0]]))
     assert boundary_components(with_factor(fit, turned.tolist(), 2)) == (
-        "3 effects of a (Intercept, x1, x2) vary in 2 dimensions only",)
+        "3 effects of a (Intercept, x1, x2) vary in 2 dimensions only",
+    )
     same = lower_triangular(np.array([[1.0, 0, 0], [2.0, 0, 0], [0.4, 0.3, 0]]))
     assert boundary_components(with_factor(fit, same.tolist(), 2)) == ("cor(a, Intercept, x1) = 1",)
     zero = np.array([[1.0, 0, 0], [0, 0, 0], [0.4, 0.3, 0]])
@@ -175,7 +182,12 @@ def test_messages_tell_all_of_it() -> None:
 
 
 def test_groups_of_every_kind_are_named_as_typed() -> None:
-    data = pd.DataFrame({"y": np.tile([1.0, -1.0, 0.5, -0.5], 20), "b": np.repeat(np.arange(10), 8),
-                         "c": np.tile(np.repeat([0, 1], 4), 10)})
+    data = pd.DataFrame(
+        {
+            "y": np.tile([1.0, -1.0, 0.5, -0.5], 20),
+            "b": np.repeat(np.arange(10), 8),
+            "c": np.tile(np.repeat([0, 1], 4), 10),
+        }
+    )
     fit = quiet_fit(Model("y ~ 1 + (1 | b/c)", data))
     assert set(fit.convergence.boundary) == {"sd(b, Intercept) = 0", "sd(b:c, Intercept) = 0"}

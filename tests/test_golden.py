@@ -38,8 +38,11 @@ def order(fit: Fit, stored: Golden) -> list[int]:
 
 def term_index(fit: Fit, group: str, name: str) -> tuple[int, int]:
     """Our term and effect; lme4's `||` makes a term of each effect, ours is one."""
-    [found] = [(t, term.names.index(name)) for t, term in enumerate(fit.design.terms)
-               if term.group == group and name in term.names]
+    [found] = [
+        (t, term.names.index(name))
+        for t, term in enumerate(fit.design.terms)
+        if term.group == group and name in term.names
+    ]
     return found
 
 

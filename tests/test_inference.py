@@ -11,10 +11,29 @@ import multilevel as ml
 from multilevel import Fit, Model, OptionError
 from multilevel.inference import check_level, satterthwaite, t_table
 
-REGULAR = ["intercept", "two levels", "mean only", "six fixed effects", "slope", "no intercept", "uncorrelated",
-           "factor effects", "merged", "merged blocks", "crossed", "crossed slopes", "crossed, panel",
-           "crossed, scattered", "three crossed", "with their interaction", "small chain", "chain", "chain with slopes",
-           "chain, sparse twice", "sparse mesh"]
+REGULAR = [
+    "intercept",
+    "two levels",
+    "mean only",
+    "six fixed effects",
+    "slope",
+    "no intercept",
+    "uncorrelated",
+    "factor effects",
+    "merged",
+    "merged blocks",
+    "crossed",
+    "crossed slopes",
+    "crossed, panel",
+    "crossed, scattered",
+    "three crossed",
+    "with their interaction",
+    "small chain",
+    "chain",
+    "chain with slopes",
+    "chain, sparse twice",
+    "sparse mesh",
+]
 
 
 def degrees(fit: Fit, contrasts: np.ndarray) -> np.ndarray:
@@ -28,8 +47,10 @@ def test_satterthwaite_is_the_twins(name: str, reml: bool, weighted: bool) -> No
     """At our own optimum, so that only the derivatives are compared; singular fits agree where theta has a tangent."""
     s = shape(name)
     fit = quiet_fit(s.weighted if weighted else s.model, reml)
-    singular_matrix = any(0 < rank < len(index) for rank, (_, index) in
-                          zip(fit.optimum.evidence.ranks, fit.engine.blocks.owners, strict=True))
+    singular_matrix = any(
+        0 < rank < len(index)
+        for rank, (_, index) in zip(fit.optimum.evidence.ranks, fit.engine.blocks.owners, strict=True)
+    )
     if singular_matrix:
         assert np.all(np.isfinite(fit._fixed_df))
         return
@@ -66,7 +87,9 @@ def test_without_groups_it_is_the_linear_model() -> None:
     s2 = rest @ rest / (len(rest) - 3)
     table = fit.fixef()
     np.testing.assert_allclose(table["estimate"], beta, rtol=1e-10)
-    np.testing.assert_allclose(table["std_error"], np.sqrt(s2 * np.diag(np.linalg.inv(design.X.T @ design.X))), rtol=1e-10)
+    np.testing.assert_allclose(
+        table["std_error"], np.sqrt(s2 * np.diag(np.linalg.inv(design.X.T @ design.X))), rtol=1e-10
+    )
     np.testing.assert_allclose(table["df"], len(rest) - 3, rtol=1e-10)
     assert fit.sigma == pytest.approx(np.sqrt(s2), rel=1e-12)
     assert fit.convergence
@@ -75,8 +98,10 @@ def test_without_groups_it_is_the_linear_model() -> None:
 def test_degrees_of_freedom_do_not_depend_on_units() -> None:
     data = ml.load("math10")
     base = Model("math ~ homework + ses + (homework | schid)", data).fit()
-    other = Model("math ~ homework + ses + (homework | schid)",
-                  data.assign(homework=data["homework"] * 1e4, math=data["math"] / 1e3, ses=data["ses"] + 50)).fit()
+    other = Model(
+        "math ~ homework + ses + (homework | schid)",
+        data.assign(homework=data["homework"] * 1e4, math=data["math"] / 1e3, ses=data["ses"] + 50),
+    ).fit()
     np.testing.assert_allclose(other.fixef()["df"][1:], base.fixef()["df"][1:], rtol=1e-5)
 
 
@@ -86,7 +111,11 @@ def test_a_singular_fit_has_the_degrees_of_the_model_without_the_variance() -> N
 
 
 def test_table_of_t() -> None:
-    estimate, error, df = np.array([2.0, -1.0, 0.0, 30.0]), np.array([1.0, 0.5, 2.0, 1.0]), np.array([5.0, 17.3, 1.0, 40.0])
+    estimate, error, df = (
+        np.array([2.0, -1.0, 0.0, 30.0]),
+        np.array([1.0, 0.5, 2.0, 1.0]),
+        np.array([5.0, 17.3, 1.0, 40.0]),
+    )
     found = t_table(estimate, error, df, 0.9)
     np.testing.assert_allclose(found["statistic"], estimate / error)
     np.testing.assert_allclose(found["p_value"], 2 * stats.t.sf(np.abs(estimate / error), df), rtol=1e-10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from shapes import chain, crossed, draw, one, quiet_fit, shape, twin
 
 import multilevel as ml
 from multilevel import ColumnError, DataError, Fit, Model, OptionError
-from multilevel.predict import Refits
 
 SLEEP = ml.load("sleepstudy")
 FORMULA = "Reaction ~ Days + (Days | Subject)"
@@ -68,8 +66,14 @@ def test_any_subset_of_groups(two: Fit) -> None:
     fixed = d.X @ o.beta
     a = np.einsum("ij,ij->i", d.terms[0].Z, o.b[0][d.terms[0].codes])
     b = o.b[1][d.terms[1].codes, 0]
-    for groups, wanted in (("all", fixed + a + b), (["a", "b"], fixed + a + b), (["a"], fixed + a), ("b", fixed + b),
-                           ([], fixed), (None, fixed)):
+    for groups, wanted in (
+        ("all", fixed + a + b),
+        (["a", "b"], fixed + a + b),
+        (["a"], fixed + a),
+        ("b", fixed + b),
+        ([], fixed),
+        (None, fixed),
+    ):
         np.testing.assert_allclose(values(two.predict(groups=groups)), wanted, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(values(two.predict(two.model._data, groups=groups)), wanted, rtol=1e-11, atol=1e-12)
 
@@ -94,8 +98,10 @@ def test_sampled_levels_share_one_draw(sleep: Fit) -> None:
 
 def test_moments_of_sampled_levels(sleep: Fit) -> None:
     names = [f"new{i}" for i in range(4000)]
-    at = {day: values(sleep.predict(pd.DataFrame({"Days": float(day), "Subject": names}), new_levels="sample", seed=day))
-          for day in (0, 5)}
+    at = {
+        day: values(sleep.predict(pd.DataFrame({"Days": float(day), "Subject": names}), new_levels="sample", seed=day))
+        for day in (0, 5)
+    }
     cov = sleep.random_cov()[0]
     for day, found in at.items():
         z = np.array([1.0, day])
@@ -110,31 +116,50 @@ def test_a_missing_group_is_sampled_from_the_known_ones(sleep: Fit) -> None:
     assert len(set(np.round(found, 8))) > 5
 
 
+def test_a_missing_group_is_one_known_group_in_all_its_terms() -> None:
+    """(1 | a) + (0 + x1 | a): intercept and slope of one and the same level."""
+    fit = quiet_fit(Model("y ~ x1 + (1 | a) + (0 + x1 | a)", draw(120, one(10, 120), 4, effects=1.5)))
+    lines = [fit.predict({"x1": [x], "a": [None]}, new_levels="sample", seed=1)["prediction"][0] for x in (0.0, 1.0)]
+    b = np.hstack(fit.optimum.b)
+    pair = np.array([lines[0] - fit.optimum.beta[0], lines[1] - lines[0] - fit.optimum.beta[1]])
+    assert np.abs(b - pair).max(axis=1).min() < 1e-9
+
+
 def test_marginal_is_the_population(sleep: Fit) -> None:
     np.testing.assert_array_equal(values(sleep.predict(marginal=True)), values(sleep.predict(groups=None)))
     np.testing.assert_array_equal(values(sleep.predict(kind="link")), values(sleep.predict()))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"new_levels": "x"}, r"new_levels 'x' is not known; allowed are 'error', 'population', 'sample'"),
-    ({"interval": "conf"}, "interval 'conf' is not known"), ({"kind": "respons"}, r"did you mean 'response'\?"),
-    ({"groups": "Subjct"}, r"no group 'Subjct' in the model; did you mean 'Subject'\?"), ({"groups": 3}, "groups must be"),
-    ({"level": 1.5, "interval": "confidence"}, "level must lie"), ({"marginal": "yes"}, "marginal must be True or False"),
-    ({"marginal": True, "groups": ["Subject"]}, "marginal=True averages over all groups"),
-    ({"interval": "confidence", "new_levels": "sample"}, "use 'population'"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"new_levels": "x"}, r"new_levels 'x' is not known; allowed are 'error', 'population', 'sample'"),
+        ({"interval": "conf"}, "interval 'conf' is not known"),
+        ({"kind": "respons"}, r"did you mean 'response'\?"),
+        ({"groups": "Subjct"}, r"no group 'Subjct' in the model; did you mean 'Subject'\?"),
+        ({"groups": 3}, "groups must be"),
+        ({"level": 1.5, "interval": "confidence"}, "level must lie"),
+        ({"marginal": "yes"}, "marginal must be True or False"),
+        ({"marginal": True, "groups": ["Subject"]}, "marginal=True averages over all groups"),
+        ({"interval": "confidence", "new_levels": "sample"}, "use 'population'"),
+    ],
+)
 def test_options_of_predict(sleep: Fit, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         sleep.predict(**options)
 
 
-@pytest.mark.parametrize(("new", "error", "message"), [
-    (pd.DataFrame({"Days": [1]}), ColumnError, "no column 'Subject'"),
-    (pd.DataFrame({"Dayz": [1], "Subject": ["308"]}), ColumnError, r"did you mean 'Dayz'\?"),
-    (pd.DataFrame({"Days": ["many"], "Subject": ["308"]}), DataError, "'Days' looks like text"),
-    (pd.DataFrame({"Days": [np.inf], "Subject": ["308"]}), DataError, "'Days' is inf in row 0"),
-    (pd.DataFrame(), ColumnError, "no column"), ([1, 2], DataError, "must be a data frame"),
-])
+@pytest.mark.parametrize(
+    ("new", "error", "message"),
+    [
+        (pd.DataFrame({"Days": [1]}), ColumnError, "no column 'Subject'"),
+        (pd.DataFrame({"Dayz": [1], "Subject": ["308"]}), ColumnError, r"did you mean 'Dayz'\?"),
+        (pd.DataFrame({"Days": ["many"], "Subject": ["308"]}), DataError, "'Days' looks like text"),
+        (pd.DataFrame({"Days": [np.inf], "Subject": ["308"]}), DataError, "'Days' is inf in row 0"),
+        (pd.DataFrame(), ColumnError, "no column"),
+        ([1, 2], DataError, "must be a data frame"),
+    ],
+)
 def test_new_data_that_cannot_be_used(sleep: Fit, new: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         sleep.predict(new)
@@ -161,8 +186,19 @@ def joint_variance(fit: Fit, X: Array, parts: list[tuple[int, Any, Any]]) -> Arr
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
-@pytest.mark.parametrize("name", ["slope", "merged blocks", "crossed slopes", "with their interaction", "chain with slopes",
-                                  "uncorrelated factor", "crossed, scattered", "no groups"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "slope",
+        "merged blocks",
+        "crossed slopes",
+        "with their interaction",
+        "chain with slopes",
+        "uncorrelated factor",
+        "crossed, scattered",
+        "no groups",
+    ],
+)
 def test_intervals_of_the_fitted_rows(name: str, level: float) -> None:
     s = shape(name)
     fit = quiet_fit(s.weighted)
@@ -173,14 +209,24 @@ def test_intervals_of_the_fitted_rows(name: str, level: float) -> None:
     for interval, variance in (("confidence", mean), ("prediction", mean + fit.sigma**2 / s.data["w"].to_numpy())):
         found = fit.predict(interval=interval, level=level)
         np.testing.assert_allclose(values(found, "std_error"), np.sqrt(variance), rtol=1e-9)
-        np.testing.assert_allclose(values(found, "conf_low"), fit.fitted() - z * np.sqrt(variance), rtol=1e-8, atol=1e-9)
-        np.testing.assert_allclose(values(found, "conf_high"), fit.fitted() + z * np.sqrt(variance), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(
+            values(found, "conf_low"), fit.fitted() - z * np.sqrt(variance), rtol=1e-8, atol=1e-9
+        )
+        np.testing.assert_allclose(
+            values(found, "conf_high"), fit.fitted() + z * np.sqrt(variance), rtol=1e-8, atol=1e-9
+        )
 
 
 def test_intervals_of_new_rows(two: Fit) -> None:
     """Levels known, unseen, missing and pairs that never met."""
-    new = pd.DataFrame({"x1": [0.0, 1.0, -1.0, 0.5, 2.0], "x2": [1.0, 0.0, 0.3, -0.2, 0.1],
-                        "a": ["a000", "a013", "new", None, "a003"], "b": ["b005", "new", "b000", "b001", None]})
+    new = pd.DataFrame(
+        {
+            "x1": [0.0, 1.0, -1.0, 0.5, 2.0],
+            "x2": [1.0, 0.0, 0.3, -0.2, 0.1],
+            "a": ["a000", "a013", "new", None, "a003"],
+            "b": ["b005", "new", "b000", "b001", None],
+        }
+    )
     X = np.column_stack([np.ones(5), new["x1"], new["x2"]])
     za, zb = X[:, :2], np.ones((5, 1))
     a, b = np.array([0, 13, -1, -1, 3]), np.array([5, -1, 0, 1, -1])
@@ -198,8 +244,11 @@ def test_groups_left_out_of_the_mean_are_in_the_prediction_interval(two: Fit) ->
     cov_a, cov_b = two.random_cov()
     at_a, at_b = np.einsum("ij,jk,ik->i", za, cov_a, za), cov_b[0, 0]
     own = [(0, d.terms[0].codes, za)]
-    for groups, parts, others in ((None, [], at_a + at_b), (["a"], own, at_b),
-                                  (["b"], [(1, d.terms[1].codes, np.ones((len(d.y), 1)))], at_a)):
+    for groups, parts, others in (
+        (None, [], at_a + at_b),
+        (["a"], own, at_b),
+        (["b"], [(1, d.terms[1].codes, np.ones((len(d.y), 1)))], at_a),
+    ):
         mean = joint_variance(two, d.X, parts)
         sure = two.predict(groups=groups, interval="confidence")
         np.testing.assert_allclose(values(sure, "std_error"), np.sqrt(mean), rtol=1e-9)
@@ -228,8 +277,9 @@ def test_intervals_of_many_new_rows_in_nested_groups() -> None:
     rng = np.random.default_rng(1)
     rows = 1500
     codes = [rng.integers(0, len(t.levels), rows) for t in fit.design.terms]
-    new = pd.DataFrame({"x1": rng.normal(size=rows),
-                        **{t.group: t.levels[c] for t, c in zip(fit.design.terms, codes, strict=True)}})
+    new = pd.DataFrame(
+        {"x1": rng.normal(size=rows), **{t.group: t.levels[c] for t, c in zip(fit.design.terms, codes, strict=True)}}
+    )
     X = np.column_stack([np.ones(rows), new["x1"]])
     wanted = joint_variance(fit, X, [(t, c, np.ones((rows, 1))) for t, c in enumerate(codes)])
     np.testing.assert_allclose(values(fit.predict(new, interval="confidence"), "std_error"), np.sqrt(wanted), rtol=1e-8)
@@ -271,8 +321,12 @@ def test_coverage_for_new_groups() -> None:
 # --- frames in and out
 
 
-FRAMES = {"pandas": lambda d: d, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas,
-          "dict": lambda d: {name: d[name].to_numpy() for name in d}}
+FRAMES = {
+    "pandas": lambda d: d,
+    "polars": pl.from_pandas,
+    "pyarrow": pa.Table.from_pandas,
+    "dict": lambda d: {name: d[name].to_numpy() for name in d},
+}
 KINDS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.Table, "dict": pd.DataFrame}
 
 
@@ -282,8 +336,19 @@ def test_the_same_kind_out(kind: str, sleep: Fit) -> None:
     fit = Model(FORMULA, FRAMES[kind](data)).fit()
     assert fit.criterion == pytest.approx(sleep.criterion, rel=1e-13)
     assert fit.design.kind == kind
-    tables = [fit.predict(), fit.predict(interval="prediction"), fit.fixef(), fit.ranef(), fit.coef(), fit.varcorr(),
-              fit.confint(), fit.simulate(2, seed=1), fit.tidy(), fit.glance(), fit.augment()]
+    tables = [
+        fit.predict(),
+        fit.predict(interval="prediction"),
+        fit.fixef(),
+        fit.ranef(),
+        fit.coef(),
+        fit.varcorr(),
+        fit.confint(),
+        fit.simulate(2, seed=1),
+        fit.tidy(),
+        fit.glance(),
+        fit.augment(),
+    ]
     many = fit.refit(np.column_stack([SLEEP["Reaction"], SLEEP["Reaction"] + np.arange(180) % 7]))
     tables += [many.fixef(), many.varcorr(), many.glance()]
     for table in tables:
@@ -357,113 +422,3 @@ def test_kept_groups(two: Fit) -> None:
 def test_a_number_of_simulations(sleep: Fit, n: Any) -> None:
     with pytest.raises(OptionError, match="n must be a positive whole number"):
         sleep.simulate(n)
-
-
-# --- refits
-
-
-def test_refit_to_the_same_response_is_the_same_fit(sleep: Fit) -> None:
-    again = sleep.refit(SLEEP["Reaction"])
-    assert isinstance(again, Fit)
-    assert again.criterion == pytest.approx(sleep.criterion, rel=1e-13)
-    np.testing.assert_allclose(again.theta, sleep.theta, rtol=1e-8)
-
-
-@pytest.mark.parametrize("reml", [True, False])
-@pytest.mark.parametrize("name", ["slope", "uncorrelated", "merged blocks", "crossed slopes", "with their interaction",
-                                  "no fixed effects", "no groups", "crossed, panel"])
-def test_many_refits_are_the_single_ones(name: str, reml: bool) -> None:
-    s = shape(name)
-    fit = quiet_fit(s.weighted, reml)
-    ys = fit.simulate(12, seed=1).to_numpy()
-    many = fit.refit(ys)
-    assert isinstance(many, Refits)
-    assert len(many) == 12
-    for i in range(12):
-        single = quiet_refit(fit, ys[:, i])
-        assert many.criterion[i] == pytest.approx(single.criterion, rel=1e-8, abs=1e-6)
-        assert bool(many.converged[i]) or not single.convergence
-        assert many.sigma[i] == pytest.approx(single.sigma, rel=1e-5)
-        np.testing.assert_allclose(many.beta[i], single.optimum.beta, rtol=1e-5, atol=1e-5 * single.sigma)
-        np.testing.assert_allclose(many.std_error[i], np.sqrt(np.diag(single.vcov())), rtol=1e-4)
-        at = 0
-        for structure, cov in zip(fit.engine.blocks.structures, single.random_cov(), strict=True):
-            root = many.sigma[i] * structure.to_lambda(many.theta[i][at : at + structure.n_theta])
-            at += structure.n_theta
-            np.testing.assert_allclose(root @ root.T, cov, rtol=0, atol=2e-4 * max(single.sigma**2, np.abs(cov).max()))
-
-
-def quiet_refit(fit: Fit, y: Array) -> Fit:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = fit.refit(y)
-    assert isinstance(found, Fit)
-    return found
-
-
-def test_refits_do_not_depend_on_threads(sleep: Fit) -> None:
-    ys = sleep.simulate(150, seed=2).to_numpy()
-    first, second = sleep.refit(ys, threads=1), sleep.refit(ys, threads=4)
-    for name in ("beta", "std_error", "sigma", "criterion", "theta"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    assert first.converged.all()
-
-
-def test_tables_of_refits(sleep: Fit) -> None:
-    sims = sleep.simulate(3, seed=1)
-    many = sleep.refit(sims)
-    fixed = many.fixef()
-    assert list(fixed["response"]) == ["sim_1", "sim_1", "sim_2", "sim_2", "sim_3", "sim_3"]
-    assert list(fixed["term"]) == ["Intercept", "Days"] * 3
-    np.testing.assert_allclose(fixed["statistic"], fixed["estimate"] / fixed["std_error"])
-    np.testing.assert_allclose(fixed["p_value"], 2 * stats.norm.sf(np.abs(fixed["statistic"])), rtol=1e-9)
-    single = quiet_refit(sleep, sims["sim_2"])
-    own = many.varcorr()
-    own = own[own["response"] == "sim_2"].reset_index(drop=True)
-    wanted = single.varcorr()
-    np.testing.assert_allclose(own["vcov"], wanted["vcov"], rtol=1e-5)
-    assert list(own["group"]) == list(wanted["group"])
-    assert list(own["term1"].fillna("")) == list(wanted["term1"].fillna(""))
-    glance = many.glance()
-    assert glance["loglik"][1] == pytest.approx(single.loglik, rel=1e-9)
-    assert set(glance["criterion"]) == {"REML"}
-    assert glance["converged"].all()
-
-
-def test_refits_skip_rows_left_out() -> None:
-    data = SLEEP.copy()
-    data.loc[4, "Reaction"] = np.nan
-    with pytest.warns(ml.MissingRowsWarning):
-        fit = Model(FORMULA, data).fit()
-    y = data["Reaction"].to_numpy() * 2
-    assert quiet_refit(fit, y).sigma == pytest.approx(2 * fit.sigma, rel=1e-6)
-    assert fit.refit(np.column_stack([y, y])).sigma == pytest.approx([2 * fit.sigma] * 2, rel=1e-6)
-
-
-@pytest.mark.parametrize(("y", "message"), [
-    (np.ones(180), "is 1 in all rows"), (np.ones(3), r"must have 180 rows.*\(3,\)"),
-    (np.full(180, np.nan), "nan in row 0"), ("abc", "must be numbers"), (np.ones((2, 180, 2)), "180 rows"),
-    (np.column_stack([SLEEP["Reaction"], np.full(180, 2.0)]), "response 1 of the 2.*exact linear function"),
-    (np.where(np.arange(180) == 9, np.inf, 1.0 * np.arange(180)), "inf in row 9"),
-])
-def test_responses_that_cannot_be_fitted(sleep: Fit, y: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        sleep.refit(y)
-
-
-def test_a_refit_that_the_effects_reproduce(sleep: Fit) -> None:
-    """Among many, one perfect response is said not to have converged and leaves the others alone."""
-    perfect = sleep.design.terms[0].codes + 2.0 * SLEEP["Days"].to_numpy()
-    many = sleep.refit(np.column_stack([perfect, SLEEP["Reaction"]]))
-    assert many.converged.tolist() == [False, True]
-    assert many.criterion[1] == pytest.approx(sleep.criterion, rel=1e-10)
-
-
-def test_parametric_bootstrap_is_centred(sleep: Fit) -> None:
-    """simulate + refit: the spread of estimates is their standard error."""
-    many = sleep.refit(sleep.simulate(1500, seed=7).to_numpy())
-    assert many.converged.mean() > 0.999
-    np.testing.assert_allclose(many.beta.std(axis=0), np.sqrt(np.diag(sleep.vcov())), rtol=0.08)
-    bias = (many.beta.mean(axis=0) - sleep.optimum.beta) / np.sqrt(np.diag(sleep.vcov()) / 1500)
-    assert np.abs(bias).max() < 4
-    assert many.sigma.mean() == pytest.approx(sleep.sigma, rel=0.01)

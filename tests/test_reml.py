@@ -15,8 +15,12 @@ import multilevel as ml
 from multilevel import DataError, Model, OptionError
 from multilevel.reml import Engine, check_start
 
-CASES = [pytest.param(name, weighted, reml, id=f"{name}-{'w-' * weighted}{'REML' if reml else 'ML'}")
-         for name in NAMES for weighted in (False, True) for reml in (True, False)]
+CASES = [
+    pytest.param(name, weighted, reml, id=f"{name}-{'w-' * weighted}{'REML' if reml else 'ML'}")
+    for name in NAMES
+    for weighted in (False, True)
+    for reml in (True, False)
+]
 # weights and REML/ML each on every shape, not in every combination
 HALF = [case for i, case in enumerate(CASES) if i % 4 in (0, 3)]
 
@@ -129,8 +133,9 @@ def test_offset_shifts_the_response() -> None:
 def test_gradient_is_a_central_difference(name: str, weighted: bool, reml: bool) -> None:
     m = model(name, weighted)
     mine = m.engine(1)
-    theta = np.concatenate([s.to_theta(f) for s, f in zip(mine.blocks.structures, generic(m.design), strict=True)]
-                           or [np.empty(0)])
+    theta = np.concatenate(
+        [s.to_theta(f) for s, f in zip(mine.blocks.structures, generic(m.design), strict=True)] or [np.empty(0)]
+    )
     found = m.gradient(theta, reml)
     assert found.shape == theta.shape
     step = 1e-5
@@ -141,9 +146,20 @@ def test_gradient_is_a_central_difference(name: str, weighted: bool, reml: bool)
         assert found[i] == pytest.approx((8 * near - far) / (12 * step), rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["intercept", "slope", "uncorrelated", "merged blocks", "crossed slopes",
-                                  "with their interaction", "chain with slopes", "crossed, scattered, slopes",
-                                  "no fixed effects, crossed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "intercept",
+        "slope",
+        "uncorrelated",
+        "merged blocks",
+        "crossed slopes",
+        "with their interaction",
+        "chain with slopes",
+        "crossed, scattered, slopes",
+        "no fixed effects, crossed",
+    ],
+)
 @pytest.mark.parametrize("reml", [True, False])
 def test_curvature_is_the_hessian(name: str, reml: bool) -> None:
     """Along every free direction: the twin's exact gradient differenced, sigma held and sigma profiled out."""
@@ -180,8 +196,17 @@ def user_direction(mine: Engine, group: int | None, matrix: Array | None, whole:
 # --- invariance, at stated factors and at the optimum
 
 
-ORDINARY = ["slope", "uncorrelated", "merged blocks", "crossed slopes", "with their interaction",
-            "crossed, panel", "crossed, scattered", "chain with slopes", "sparse mesh"]
+ORDINARY = [
+    "slope",
+    "uncorrelated",
+    "merged blocks",
+    "crossed slopes",
+    "with their interaction",
+    "crossed, panel",
+    "crossed, scattered",
+    "chain with slopes",
+    "sparse mesh",
+]
 
 
 def same(first: Any, second: Any, tolerance: float = 1e-10) -> None:
@@ -219,8 +244,18 @@ def test_labels_of_levels(name: str) -> None:
     same(s.model.engine(1).fit(), other.engine(1).fit())
 
 
-@pytest.mark.parametrize("name", ["merged blocks", "crossed slopes", "with their interaction", "chain with slopes",
-                                  "three crossed", "chain and crossed", "sparse mesh"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "merged blocks",
+        "crossed slopes",
+        "with their interaction",
+        "chain with slopes",
+        "three crossed",
+        "chain and crossed",
+        "sparse mesh",
+    ],
+)
 def test_order_of_terms(name: str) -> None:
     s = shape(name)
     terms = s.formula.split(" + (")
@@ -257,7 +292,8 @@ def test_weights_as_repeated_rows(name: str) -> None:
     for reml in (True, False):
         more = (times.sum() - len(times)) * np.log(2 * np.pi * 1.3**2) + np.log(times).sum()
         assert repeated.criterion(factors, reml, 1.3) == pytest.approx(
-            weighted.criterion(factors, reml, 1.3) + more, rel=1e-12)
+            weighted.criterion(factors, reml, 1.3) + more, rel=1e-12
+        )
         one_way, other = solution_at(weighted, factors, reml), solution_at(repeated, factors, reml)
         close(other.beta, one_way.beta, 1e-10)
         for a, b in zip(one_way.b, other.b, strict=True):

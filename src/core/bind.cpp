@@ -38,6 +38,7 @@ static Rows read_rows(const std::vector<Codes>& codes, const std::vector<std::op
     if (x.ndim() != 2) throw std::invalid_argument("X must be (n, p)");
     r.n = static_cast<i64>(x.shape(0));
     if (r.n >= INT32_MAX) throw std::length_error("more than 2^31 rows in one piece; pass them in chunks");
+    if (x.shape(1) >= INT32_MAX) throw std::length_error("more than 2^31 fixed effects");
     r.p = static_cast<int>(x.shape(1));
     r.x = x.data();
     if (codes.size() != z.size() || codes.size() != levels.size())
@@ -48,10 +49,12 @@ static Rows read_rows(const std::vector<Codes>& codes, const std::vector<std::op
         for (i64 i = 0; i < r.n; ++i)
             if (codes[f].data()[i] < 0 || codes[f].data()[i] >= levels[f])
                 throw std::invalid_argument("a code lies outside its factor's levels");
+        if (levels[f] < 1 || levels[f] == INT32_MAX) throw std::invalid_argument("a factor needs 1 to 2^31 - 2 levels");
         int k = 1;
         if (z[f]) {
             if (z[f]->ndim() != 2 || static_cast<i64>(z[f]->shape(0)) != r.n)
                 throw std::invalid_argument("Z must be (n, k)");
+            if (z[f]->shape(1) < 1 || z[f]->shape(1) > 30000) throw std::invalid_argument("Z needs 1 to 30000 columns");
             k = static_cast<int>(z[f]->shape(1));
         }
         r.factors.push_back({codes[f].data(), z[f] ? z[f]->data() : nullptr, levels[f], k});
@@ -87,9 +90,15 @@ static nb::list write_squares(const Plan& plan, const std::vector<vec>& mats) {
         out.append(array(mats[f], {std::size_t(plan.k[f]), std::size_t(plan.k[f])}));
     return out;
 }
-static std::vector<Component> read_components(const std::vector<std::pair<int, std::vector<int>>>& list) {
+static std::vector<Component> read_components(const Blocks& b, const std::vector<std::pair<int, std::vector<int>>>& list) {
     std::vector<Component> out;
-    for (const auto& c : list) out.push_back({c.first, c.second});
+    for (const auto& c : list) {
+        if (c.first < 0 || c.first >= b.factors()) throw std::invalid_argument("a component names no factor");
+        if (c.second.empty()) throw std::invalid_argument("a component needs effects");
+        for (int i : c.second)
+            if (i < 0 || i >= b.k[c.first]) throw std::invalid_argument("a component names no effect of its factor");
+        out.push_back({c.first, c.second});
+    }
     return out;
 }
 
@@ -171,8 +180,9 @@ struct State {
 static nb::object estimation_var(State& state, const Array& x, const std::vector<Codes>& codes,
                                  const std::vector<Array>& effects) {
     const Plan& plan = state.problem->plan;
+    if (x.ndim() != 2) throw std::invalid_argument("estimation_var needs X (m, p)");
     const std::size_t m = x.shape(0), factors = plan.factors;
-    if (x.ndim() != 2 || x.shape(1) != std::size_t(plan.p) || codes.size() != factors || effects.size() != factors)
+    if ( x.shape(1) != std::size_t(plan.p) || codes.size() != factors || effects.size() != factors)
         throw std::invalid_argument("estimation_var needs X (m, p) and one array of codes and effects per factor");
     for (std::size_t f = 0; f < factors; ++f) {
         if (codes[f].size() != m || effects[f].size() != m * plan.k[f])
@@ -230,7 +240,7 @@ static nb::dict fit_dict(const Plan& plan, const FitResult& r, Evaluator& ev) {
 static nb::dict fit(State& state, const std::vector<Array>& start,
                     const std::vector<std::pair<int, std::vector<int>>>& components, int max_evaluations, int em_steps) {
     const auto lam = read_lambdas(state.problem->plan, start);
-    const auto comps = read_components(components);
+    const auto comps = read_components(state.problem->blocks, components);
     FitResult result;
     {
         nb::gil_scoped_release free;
@@ -249,7 +259,11 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
                       int threads) {
     const Rows rows = read_rows(codes, z, levels, x, w);
     const Plan& plan = problem->plan;
-    const auto comps = read_components(components);
+    const auto comps = read_components(problem->blocks, components);
+    bool same = rows.n == problem->blocks.n && rows.p == plan.p && rows.factors.size() == plan.k.size();
+    for (std::size_t f = 0; same && f < plan.k.size(); ++f)
+        same = rows.factors[f].levels == plan.levels[f] && rows.factors[f].k == plan.k[f];
+    if (!same) throw std::invalid_argument("the rows are not those of the cross-products");
     if (ys.ndim() != 2 || static_cast<i64>(ys.shape(1)) != rows.n) throw std::invalid_argument("Y must be (r, n)");
     const std::size_t r = ys.shape(0);
     std::size_t width = 0;
@@ -273,7 +287,16 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
                 status[i] = res.status;
                 evaluations[i] = res.evaluations;
                 r2[i] = ev.fac.r2;
-                if (res.status == 3) continue;
+                if (ev.fac.status != Status::ok) status[i] = 3;
+                if (status[i] == 3) {  // no number rather than one that was never computed
+                    const double none = std::numeric_limits<double>::quiet_NaN();
+                    deviance[i] = r2[i] = none;
+                    std::fill_n(lambdas.begin() + i * width, width, none);
+                    std::fill_n(beta.begin() + i * plan.p, plan.p, none);
+                    for (int a = 0; a < plan.p; ++a) l_x[i * pp + a * plan.p + a] = 1;
+                    continue;
+                }
+                if (!(ev.fac.r2 > 1e-14 * y.yy)) status[i] = 2;  // a perfect fit has no maximum
                 for (int a = 0; a < plan.p; ++a)
                     for (int c = 0; c <= a; ++c) l_x[i * pp + a * plan.p + c] = ev.fac.l_x(a, c);
                 const vec sol = multilevel::solution(ev.fac);
@@ -432,6 +455,7 @@ NB_MODULE(_core, m) {
     m.def(
         "moment_start",
         [](const Problem& p, const std::vector<std::pair<int, std::vector<int>>>& components) {
+            read_components(p.blocks, components);
             return write_squares(p.plan, moment_start(p.blocks, p.blocks.y, components));
         },
         nb::arg("problem"), nb::arg("components"));

@@ -149,11 +149,12 @@ class LevelSums {
 // X'WX, X'Wy and y'Wy over fixed chunks of rows, added in order.
 inline void fixed_sums(Blocks& b, const double* x, const double* y, const double* w, int threads) {
     const int p = b.p, q = p + 1;
-    const auto parts = ranges(b.n, 64);
+    const double square = static_cast<double>(q) * q;  // with many columns fewer chunks, for their sums take memory
+    const auto parts = ranges(b.n, static_cast<std::size_t>(std::min(64.0, std::max(1.0, 1e7 / square))));
     std::vector<vec> part(parts.size(), vec(static_cast<std::size_t>(q) * q, 0.0));
     parallel_for(parts.size(), b.n > 20000 ? threads : 1, [&](std::size_t t) {
         // rows are copied with their weights, then one syrk: small enough that BLAS starts no threads below ours
-        const std::size_t batch = std::min<std::size_t>(256, std::max<std::size_t>(8, 50000 / (q * (q + 1))));
+        const std::size_t batch = std::min<std::size_t>(256, std::max<std::size_t>(8, static_cast<std::size_t>(50000 / square)));
         vec rows(batch * q);
         for (std::size_t i = parts[t].begin; i < parts[t].end;) {
             const std::size_t end = std::min(i + batch, parts[t].end), first = i;
@@ -172,10 +173,11 @@ inline void fixed_sums(Blocks& b, const double* x, const double* y, const double
     b.xx.assign(static_cast<std::size_t>(p) * p, 0.0);
     b.y.xy.assign(p, 0.0);
     for (int a = 0; a < p; ++a) {
-        for (int c = 0; c <= a; ++c) b.xx[a * p + c] = b.xx[c * p + a] = total[c * q + a];
-        b.y.xy[a] = total[a * q + p];
+        const std::size_t row = a;
+        for (std::size_t c = 0; c <= row; ++c) b.xx[row * p + c] = b.xx[c * p + row] = total[c * q + row];
+        b.y.xy[a] = total[row * q + p];
     }
-    b.y.yy = total[p * q + p];
+    b.y.yy = total.back();
 }
 
 // All sums of factor f: its diagonal blocks, its border with X and y, its pairs with later factors.

@@ -5,6 +5,8 @@
 // thread in a fixed order, so values do not depend on the thread count (apart from BLAS on the dense tail).
 // Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 3, gives the objective.
 #pragma once
+#include <memory>
+
 #include "plan.hpp"
 #include "small.hpp"
 
@@ -105,13 +107,14 @@ class Factor {
         vec logs(parts.size(), 0.0);
         std::atomic<bool> failed{false};
         parallel_for(parts.size(), threads, [&](std::size_t t) {
-            std::vector<i32> position(updated ? plan.scalars() : 0);
+            // read only where written just before, so left uninitialised: its length is that of all effects
+            const std::unique_ptr<i32[]> position(updated ? new i32[plan.scalars()] : nullptr);
             with_size(plan.k[f], [&](auto K) {
                 LogProduct logs_here;
                 for (std::size_t i = parts[t].begin; i < parts[t].end && !failed; ++i) {
                     const i64 node = first + static_cast<i64>(i);
                     start_node<K>(f, node);
-                    if (updated) collect<K>(f, node, position);
+                    if (updated) collect<K>(f, node, position.get());
                     if (!divide<K>(f, node, logs_here)) failed = true;
                 }
                 logs[t] = 2 * logs_here.value();
@@ -128,13 +131,8 @@ class Factor {
         const int k = K ? K : plan.k[f];
         const double *lam = lambda[f].data(), *a = plan.a.data() + plan.value_ptr[node];
         double *out = values(node), *d = diag_block(f, node);
-        double small[64];
-        vec large;
-        double* tmp = small;
-        if (k > 8) {
-            large.resize(k * k);
-            tmp = large.data();
-        }
+        Scratch scratch(static_cast<std::size_t>(k) * k);
+        double* tmp = scratch.data();
         const double* z = b.diag[f].data() + (node - plan.node_offset[f]) * k * k;
         product<K>(z, lam, tmp, k);
         transposed_product<K>(lam, tmp, d, k);
@@ -149,10 +147,11 @@ class Factor {
                 return;
             }
             for (int i = 0; i < kg; ++i) {  // (lambda_g' A) row i, then times lambda_f
-                vec row(k, 0.0);
+                double* row = tmp;
+                std::fill(row, row + k, 0.0);
                 for (int j = 0; j < kg; ++j)
                     for (int c = 0; c < k; ++c) row[c] += lg[j * kg + i] * a[(r + j) * k + c];
-                row_product<K>(row.data(), lam, out + (r + i) * k, k);
+                row_product<K>(row, lam, out + (r + i) * k, k);
             }
         });
         for (i64 r = x; r < count - 1; ++r) row_product<K>(a + r * k, lam, out + r * k, k);
@@ -161,7 +160,7 @@ class Factor {
 
     // subtract what earlier nodes do to this one
     template <int K>
-    void collect(int f, i64 node, std::vector<i32>& position) {
+    void collect(int f, i64 node, i32* position) {
         const int k = K ? K : plan.k[f];
         const i64 slot = plan.in_slot(node, false), count = row_count(node);
         const i32* mine = rows(node);

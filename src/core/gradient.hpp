@@ -243,16 +243,10 @@ class Inverse {
         }
         double* out = s_diag.data() + fac.diag_ptr[f] + (node - plan.node_offset[f]) * k * k;
         for (int i = 0; i < k; ++i) solve_lower_transposed<K>(d, inner + i * k, k);  // inner L^{-1}
+        Scratch x(k);
         for (int j = 0; j < k; ++j) {
-            double column[64];
-            vec large;
-            double* x = column;
-            if (k > 64) {
-                large.resize(k);
-                x = large.data();
-            }
             for (int i = 0; i < k; ++i) x[i] = inner[i * k + j];
-            solve_lower_transposed<K>(d, x, k);
+            solve_lower_transposed<K>(d, x.data(), k);
             for (int i = 0; i < k; ++i) out[i * k + j] = x[i];
         }
     }
@@ -283,14 +277,14 @@ class Inverse {
                 own(a + r * k, tmp);
                 return;
             }
-            vec row(k);
+            double* row = tmp2;
             for (int i = 0; i < kg; ++i) {
-                row_product<K>(a + (r + i) * k, lam, row.data(), k);
-                for (int j = 0; j < kg; ++j) theirs[i * kg + j] += dot<K>(row.data(), sv + (r + j) * k, k);
-                std::fill(row.begin(), row.end(), 0.0);
+                row_product<K>(a + (r + i) * k, lam, row, k);
+                for (int j = 0; j < kg; ++j) theirs[i * kg + j] += dot<K>(row, sv + (r + j) * k, k);
+                std::fill(row, row + k, 0.0);
                 for (int j = 0; j < kg; ++j)
                     for (int c = 0; c < k; ++c) row[c] += lg[i * kg + j] * sv[(r + j) * k + c];
-                own(a + (r + i) * k, row.data());
+                own(a + (r + i) * k, row);
             }
         });
         for (i64 r = x; r < count - 1; ++r) own(a + r * k, sv + r * k);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -32,7 +33,12 @@ void parallel_for(std::size_t tasks, int threads, Body&& body) {
         }
     };
     std::vector<std::thread> pool;
-    for (std::size_t t = 1; t < workers; ++t) pool.emplace_back(work);
+    pool.reserve(workers - 1);
+    try {
+        for (std::size_t t = 1; t < workers; ++t) pool.emplace_back(work);
+    } catch (const std::system_error&) {
+        // the system gives no more threads: those there are do all tasks
+    }
     work();
     for (auto& t : pool) t.join();
     if (failure) std::rethrow_exception(failure);

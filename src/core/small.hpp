@@ -7,6 +7,26 @@
 
 namespace multilevel {
 
+// k doubles of scratch inside a loop over levels: on the stack unless k is unusually large.
+class Scratch {
+  public:
+    explicit Scratch(std::size_t size) {
+        if (size > sizeof(small_) / sizeof(double)) {
+            large_.resize(size);
+            data_ = large_.data();
+        }
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    double* data() { return data_; }
+    double& operator[](std::size_t i) { return data_[i]; }
+
+  private:
+    double small_[64];
+    vec large_;
+    double* data_ = small_;
+};
+
 template <class Body>
 void with_size(int k, Body&& body) {
     switch (k) {

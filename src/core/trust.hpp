@@ -263,6 +263,8 @@ class TrustRegion {
                 return last ? done(0) : true;
             }
             if (last || (step.interior && step.decrease < 10 * noise())) return done(step.decrease < accept_decrement ? 0 : 2);
+            // a flat criterion has no interior step: nothing is left to gain, and the certificate says how flat it is
+            if (step.decrease < 10 * noise() && out_.gradient_norm * std::max(1.0, largest_value()) < accept_decrement) return done(0);
             radius_ = 0.25 * step.length;
             if (radius_ < 1e-9) return done(out_.decrement < accept_decrement && step.interior ? 0 : 2);
         }
@@ -276,6 +278,11 @@ class TrustRegion {
             for (int a = 0; a < k; ++a)
                 for (int c = 0; c < k; ++c) out_.weakest[dirs[i].factor][a * k + c] += q[i] * dirs[i].left[a] * dirs[i].right[c];
         }
+    }
+    double largest_value() const {
+        double top = 0;
+        for (const Svd& s : svd_) top = std::max(top, s.s[0]);
+        return top;
     }
     bool done(int status) {
         out_.status = status;

@@ -66,6 +66,9 @@ class CrossProducts:
         Regression of y on the engine's columns.
     scale : float
         What y was divided by after that.
+    unit : float
+        Root of the mean weight. The engine's weights have mean one: sigma is ``unit`` times the engine's, a relative
+        factor the engine's divided by it.
     """
 
     core: Any
@@ -76,6 +79,7 @@ class CrossProducts:
     x_basis: Array
     shift: Array
     scale: float
+    unit: float
     n: int
     p: int
     rows: Rows = field(repr=False)
@@ -135,6 +139,7 @@ def build(design: Design, threads: int) -> CrossProducts:
     """
     from . import _core
 
+    check_range(design)
     structures = tuple(Structure(t.structure, len(t.names)) for t in design.terms)
     order = _group_order(design)
     groups, codes, z, components, owners = [], [], [], [], []
@@ -147,19 +152,48 @@ def build(design: Design, threads: int) -> CrossProducts:
         owners += sources
     x_basis = whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
     x = np.ascontiguousarray(design.X @ x_basis)
-    y, shift, scale = center_response(design, x)
-    rows = Rows(codes, z, [g.levels for g in groups], x, design.weights)
+    mean_weight = 1.0 if design.weights is None else float(np.mean(design.weights))
+    weights = None if design.weights is None else design.weights / mean_weight
+    y, shift, scale = center_response(design, x, weights)
+    rows = Rows(codes, z, [g.levels for g in groups], x, weights)
     core = _core.build(rows.codes, rows.z, rows.levels, rows.x, y, rows.weights, threads)
     _check_memory(core, groups)
-    return CrossProducts(core, tuple(groups), structures, components, owners, x_basis, shift, scale,
-                         len(y), design.X.shape[1], rows)
+    return CrossProducts(
+        core,
+        tuple(groups),
+        structures,
+        components,
+        owners,
+        x_basis,
+        shift,
+        scale,
+        float(np.sqrt(mean_weight)),
+        len(y),
+        design.X.shape[1],
+        rows,
+    )
 
 
-def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
+def check_range(design: Design) -> None:
+    """Refuse columns whose squares leave the range of floating point."""
+    sides = [("fixed effect", design.names, design.X)]
+    sides += [("random effect", t.names, t.Z) for t in design.terms if t.Z is not None and t.Z is not design.X]
+    for what, names, columns in sides:
+        if not columns.shape[1]:
+            continue
+        top = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+        bad = np.flatnonzero((top > 1e100) | ((top < 1e-100) & (top > 0)))
+        if len(bad):
+            raise DataError(
+                f"the {what} {names[bad[0]]!r} reaches {top[bad[0]]:.3g} at most, whose square leaves the range of floating "
+                "point; rescale that column, for example to other units"
+            )
+
+
+def center_response(design: Design, x: Array, w: Array | None) -> tuple[Array, Array, float]:
     """y without offset and regression on x, and scaled to mean square one: (y, shift, scale)."""
     y = design.y if design.offset is None else design.y - design.offset
     n = len(y)
-    w = design.weights
     top = float(np.abs(y).max())
     if not 1e-100 < top < 1e100:
         raise DataError(
@@ -174,7 +208,9 @@ def center_response(design: Design, x: Array) -> tuple[Array, Array, float]:
         if w is None:
             step = x.T @ rest / n
         else:
-            step = np.asarray(np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0], dtype=np.float64)
+            step = np.asarray(
+                np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * rest), rcond=None)[0], dtype=np.float64
+            )
         shift = np.asarray(shift + step)
         rest = np.asarray(rest - x @ step)
     scale = float(np.sqrt(np.mean(rest * rest)))

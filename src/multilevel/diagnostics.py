@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .errors import ConvergenceWarning, MissingRowsWarning, RankWarning, SingularFitWarning
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -65,7 +68,9 @@ class Convergence:
         ]
         if self.boundary:
             lines.append(f"  on the boundary: {'; '.join(self.boundary)}")
-            lines.append(f"  smallest derivative by a vanished variance {self.null_slope:.3g} (not negative at a minimum)")
+            lines.append(
+                f"  smallest derivative by a vanished variance {self.null_slope:.3g} (not negative at a minimum)"
+            )
         return "\n".join(lines)
 
 
@@ -75,8 +80,17 @@ def convergence(fit: Fit) -> Convergence:
     boundary = boundary_components(fit)
     slopes = [s for s in e.null_slopes if not np.isnan(s)]
     return Convergence(
-        e.converged, bool(boundary), _sentence(fit, boundary), boundary, e.gradient_norm, e.decrement,
-        min(slopes) if slopes else float("nan"), e.min_curvature, e.exact, e.evaluations, e.restarts,
+        e.converged,
+        bool(boundary),
+        _sentence(fit, boundary),
+        boundary,
+        e.gradient_norm,
+        e.decrement,
+        min(slopes) if slopes else float("nan"),
+        e.min_curvature,
+        e.exact,
+        e.evaluations,
+        e.restarts,
     )
 
 
@@ -86,17 +100,25 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
         return f"Converged to a minimum ({e.evaluations} evaluation{'s' * (e.evaluations != 1)})."
     if e.converged:
         names = " and ".join(boundary)
-        return (f"Converged to a minimum on the boundary: {names}. The estimate is valid: these data show no more variation "
-                "there. A simpler random-effects structure fits as well.")
+        return (
+            f"Converged to a minimum on the boundary: {names}. The estimate is valid: these data show no more variation "
+            "there. A simpler random-effects structure fits as well."
+        )
     if e.status == "out of evaluations":
-        return (f"Not converged: stopped after {e.evaluations} evaluations with {e.decrement:.2g} deviance left to gain. "
-                "Allow more with max_evaluations, or simplify the random effects.")
+        return (
+            f"Not converged: stopped after {e.evaluations} evaluations with {e.decrement:.2g} deviance left to gain. "
+            "Allow more with max_evaluations, or simplify the random effects."
+        )
     if e.status == "no further progress":
-        return (f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
-                "the predictors of the random effects, or simplify them.")
+        return (
+            f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
+            "the predictors of the random effects, or simplify them."
+        )
     if not e.min_curvature > e.flat_below:
-        return (f"Not certified: the criterion is flat or falls off along the variances of {_weak_components(fit)}, which these "
-                "data do not determine. Drop or merge some of these random effects.")
+        return (
+            f"Not certified: the criterion is flat or falls off along the variances of {_weak_components(fit)}, which these "
+            "data do not determine. Drop or merge some of these random effects."
+        )
     return "Not certified: a variance at zero wants to grow. Refit with another start, and please report this."
 
 
@@ -133,7 +155,9 @@ def boundary_components(fit: Fit) -> tuple[str, ...]:
         out += [f"cor({term.group}, {names[left[j]]}, {names[left[i]]}) = {np.sign(cor[i, j]):.0f}" for i, j in pairs]
         if not pairs:
             listed = ", ".join(names[i] for i in left)
-            out.append(f"{len(left)} effects of {term.group} ({listed}) vary in {rank} dimension{'s' * (rank > 1)} only")
+            out.append(
+                f"{len(left)} effects of {term.group} ({listed}) vary in {rank} dimension{'s' * (rank > 1)} only"
+            )
     return tuple(out)
 
 
@@ -142,3 +166,17 @@ def fit_messages(fit: Fit) -> tuple[str, ...]:
     report = convergence(fit)
     more = () if report.converged and not report.singular else (report.sentence,)
     return (*fit.design.messages, *more)
+
+
+def warn_of(fit: Fit) -> None:
+    """Warn, in typed classes, of what a user must not miss; the sentences stay in `fit.messages`."""
+    design = fit.design
+    if design.missing:
+        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=3)
+    if design.dropped:
+        warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=3)
+    report = convergence(fit)
+    if not report.converged:
+        warnings.warn(report.sentence, ConvergenceWarning, stacklevel=3)
+    elif report.singular:
+        warnings.warn(report.sentence, SingularFitWarning, stacklevel=3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import inference
-from .errors import ConvergenceWarning, DataError, MissingRowsWarning, OptionError, RankWarning, SingularFitWarning
+from .errors import DataError, OptionError
 from .frame import like
 from .inference import check_level
+from .statsmodels_names import StatsmodelsNames
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Fit:
+class Fit(StatsmodelsNames):
     """A fitted linear mixed model. Immutable; frames come back in the library of the data.
 
     Made by `Model.fit`, `lmer` or `read`. Estimates are on the user's scale; `sigma` and every "sd" are standard
@@ -114,7 +114,7 @@ class Fit:
 
     @property
     def criterion_name(self) -> str:
-        """"REML" or "ML": what loglik, aic, aicc and bic are of."""
+        """ "REML" or "ML": what loglik, aic, aicc and bic are of."""
         return "REML" if self.reml else "ML"
 
     @property
@@ -210,8 +210,15 @@ class Fit:
         df = self._ddf(ddf)
         std_error = np.sqrt(np.diag(self._optimum.vcov))
         table = inference.t_table(self._optimum.beta, std_error, df, level)
-        columns = {"estimate": self._optimum.beta, "std_error": std_error, "statistic": table["statistic"], "df": df,
-                   "p_value": table["p_value"], "conf_low": table["conf_low"], "conf_high": table["conf_high"]}
+        columns = {
+            "estimate": self._optimum.beta,
+            "std_error": std_error,
+            "statistic": table["statistic"],
+            "df": df,
+            "p_value": table["p_value"],
+            "conf_low": table["conf_low"],
+            "conf_high": table["conf_high"],
+        }
         return {"term": np.array(self.design.all_names, dtype=object), **{n: self._full(v) for n, v in columns.items()}}
 
     def ranef(self, condvar: bool = True) -> Any:
@@ -304,8 +311,11 @@ class Fit:
         if method != "wald":
             raise OptionError(f"method {method!r} is not available; allowed is 'wald'")
         table = self.fixef(level, ddf)
-        return table[["term", "estimate", "conf_low", "conf_high"]] if self.design.kind != "pyarrow" else table.select(
-            ["term", "estimate", "conf_low", "conf_high"])
+        return (
+            table[["term", "estimate", "conf_low", "conf_high"]]
+            if self.design.kind != "pyarrow"
+            else table.select(["term", "estimate", "conf_low", "conf_high"])
+        )
 
     def tidy(self, level: float = 0.95) -> Any:
         """broom's table: effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high."""
@@ -392,8 +402,18 @@ class Fit:
         """Predictions for the rows fitted or for new ones; see `multilevel.predict.predict`."""
         from .predict import predict
 
-        return predict(self, new, groups=groups, kind=kind, new_levels=new_levels, interval=interval, level=level,
-                       marginal=marginal, offset=offset, seed=seed)
+        return predict(
+            self,
+            new,
+            groups=groups,
+            kind=kind,
+            new_levels=new_levels,
+            interval=interval,
+            level=level,
+            marginal=marginal,
+            offset=offset,
+            seed=seed,
+        )
 
     def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
         """New responses from the fitted model; see `multilevel.predict.simulate`."""
@@ -464,88 +484,7 @@ class Fit:
 
         return FitPlots(self)
 
-    # -- statsmodels' names -------------------------------------------------------------------------------
-
-    @property
-    def params(self) -> Any:
-        """Fixed effects as a pandas Series (statsmodels' name)."""
-        return self._series(self._optimum.beta)
-
-    @property
-    def bse(self) -> Any:
-        """Standard errors of the fixed effects as a pandas Series (statsmodels' name)."""
-        return self._series(np.sqrt(np.diag(self._optimum.vcov)))
-
-    @property
-    def pvalues(self) -> Any:
-        """p-values of the fixed effects (Satterthwaite) as a pandas Series (statsmodels' name)."""
-        table = inference.t_table(self._optimum.beta, np.sqrt(np.diag(self._optimum.vcov)), self._fixed_df, 0.95)
-        return self._series(table["p_value"])
-
-    @property
-    def tvalues(self) -> Any:
-        """t statistics of the fixed effects as a pandas Series (statsmodels' name)."""
-        return self._series(self._optimum.beta / np.sqrt(np.diag(self._optimum.vcov)))
-
-    @property
-    def llf(self) -> float:
-        """`loglik` (statsmodels' name)."""
-        return self.loglik
-
-    @property
-    def resid(self) -> Array:
-        """`residuals()` (statsmodels' name)."""
-        return self.residuals()
-
-    @property
-    def fittedvalues(self) -> Array:
-        """`fitted()` (statsmodels' name)."""
-        return self.fitted()
-
-    @property
-    def scale(self) -> float:
-        """Residual variance, sigma squared (statsmodels' name)."""
-        return self.sigma**2
-
-    @property
-    def df_resid(self) -> int:
-        """`df_residual` (statsmodels' name)."""
-        return self.df_residual
-
-    def cov_params(self) -> Any:
-        """Covariance of the fixed effects as a pandas DataFrame (statsmodels' name)."""
-        import pandas as pd
-
-        return pd.DataFrame(self._optimum.vcov, index=list(self.design.names), columns=list(self.design.names))
-
-    def conf_int(self, alpha: float = 0.05) -> Any:
-        """Wald intervals as a pandas DataFrame with columns 0 and 1 (statsmodels' name)."""
-        import pandas as pd
-
-        check_level(1 - alpha)
-        table = inference.t_table(self._optimum.beta, np.sqrt(np.diag(self._optimum.vcov)), self._fixed_df, 1 - alpha)
-        return pd.DataFrame({0: table["conf_low"], 1: table["conf_high"]}, index=list(self.design.names))
-
-    def _series(self, values: Array) -> Any:
-        import pandas as pd
-
-        return pd.Series(values, index=list(self.design.names))
-
 
 def join(parts: list[Any]) -> Any:
     """Concatenate columns of several terms; none is an empty column."""
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def warn_of(fit: Fit) -> None:
-    """Warn, in typed classes, of what a user must not miss; the sentences stay in `fit.messages`."""
-    design = fit.design
-    if design.missing:
-        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=3)
-    if design.dropped:
-        warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=3)
-    report = fit.convergence
-    if not report.converged:
-        warnings.warn(report.sentence, ConvergenceWarning, stacklevel=3)
-    elif report.singular:
-        warnings.warn(report.sentence, SingularFitWarning, stacklevel=3)

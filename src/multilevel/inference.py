@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError
+from .optimise import FLAT
 
 if TYPE_CHECKING:
     from .optimise import Curvature
@@ -47,9 +48,13 @@ def satterthwaite(engine: Engine, optimum: Optimum, facts: Curvature, contrasts:
     hessian[:r, :r] = facts.hessian
     hessian[r, :r] = hessian[:r, r] = -2 * facts.r2_slope / sigma**3
     hessian[r, r] = 4 * df / sigma**2
-    values, vectors = np.linalg.eigh(hessian)
+    # in relative units, or a large variance and a small one would not stand in one matrix
+    units = np.array([*(max(1.0, d.size) for d in facts.directions), sigma])
+    known = np.diag(hessian) * units**2 > FLAT
+    root = np.sqrt(np.diag(hessian)[known])
+    values, vectors = np.linalg.eigh(hessian[np.ix_(known, known)] / np.outer(root, root))
     keep = values > 1e-8 * values[-1]
-    projected = vectors[:, keep].T @ gradient
+    projected = vectors[:, keep].T @ (gradient[known] / root[:, None])
     spread = 2 * np.einsum("ij,i,ij->j", projected, 1 / values[keep], projected)
     with np.errstate(divide="ignore", invalid="ignore"):
         out: Array = np.where(spread > 0, 2 * variance**2 / spread, np.nan)

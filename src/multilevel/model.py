@@ -76,11 +76,13 @@ class Model:
         check_options("Model", unknown, ())
         check_family(family, link)
         if priors is not None:
-            raise OptionError("priors belong to full Bayes (Model.sample), which this version does not have yet; "
-                              "leave priors out")
+            raise OptionError(
+                "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
+            )
         self._formula = formulas.parse(formula)
-        self._design = designs.build(self._formula, data, weights=weights, offset=offset, contrasts=contrasts,
-                                     missing=missing, levels=levels)
+        self._design = designs.build(
+            self._formula, data, weights=weights, offset=offset, contrasts=contrasts, missing=missing, levels=levels
+        )
         self._data = data
         self._engine: Engine | None = None
 
@@ -148,7 +150,8 @@ class Model:
             Its `convergence` says whether the answer is a minimum, and why.
         """
         from . import reml as engine_module
-        from .fit import Fit, warn_of
+        from .diagnostics import warn_of
+        from .fit import Fit
 
         check_flag("reml", reml)
         for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
@@ -165,6 +168,8 @@ class Model:
         """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given."""
         from .reml import check_start
 
+        if sigma is not None and not (isinstance(sigma, (int, float, np.number)) and 0 < sigma < np.inf):
+            raise OptionError(f"sigma must be a positive number, got {sigma!r}")
         engine = self.engine()
         return engine.criterion(check_start(theta, engine), reml, sigma)
 

@@ -107,7 +107,9 @@ def free_directions(
     out = []
     for f, index in components:
         block = lambdas[f][np.ix_(index, index)]
-        u, s, vt = np.linalg.svd(block) if len(index) > 1 else (np.eye(1), np.abs(block[0]), np.sign(block) + (block == 0))
+        u, s, vt = (
+            np.linalg.svd(block) if len(index) > 1 else (np.eye(1), np.abs(block[0]), np.sign(block) + (block == 0))
+        )
         k = len(lambdas[f])
         for c in range(len(index)):
             if s[c] <= tolerance:
@@ -149,8 +151,13 @@ def curvature(state: Any, lambdas: list[Array], directions: list[Direction], rem
             moved[d.group] = lambdas[d.group] + sign * steps[i] * moves[i]
             state.set(moved)
             g = state.gradient(1.0, wx, state.r2 / s2)
-            sides.append((np.array([np.vdot(g[e.group], m) for e, m in zip(directions, moves, strict=True)]),
-                          state.r2, state.l_x()))
+            sides.append(
+                (
+                    np.array([np.vdot(g[e.group], m) for e, m in zip(directions, moves, strict=True)]),
+                    state.r2,
+                    state.l_x(),
+                )
+            )
         (up, r2_up, l_up), (down, r2_down, l_down) = sides
         hessian[i] = (up - down) / (2 * steps[i])
         slope[i] = (r2_up - r2_down) / (2 * steps[i])

@@ -76,7 +76,9 @@ def predict(
     if interval is not None:
         _choice("interval", interval, ("confidence", "prediction"))
         if new_levels == "sample":
-            raise OptionError("new_levels='sample' draws the effects an interval would describe; use 'population' with one")
+            raise OptionError(
+                "new_levels='sample' draws the effects an interval would describe; use 'population' with one"
+            )
     if marginal:
         if not (groups is None or isinstance(groups, str) and groups == "all"):
             raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
@@ -88,7 +90,9 @@ def predict(
     rows = _fitted_rows(fit, names, every) if new is None else _new_rows(fit, new, names, offset, every)
     if new_levels == "error":
         _refuse_new_levels(rows.terms)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
+    if new_levels == "sample":
+        _borrow_levels(fit, rows.terms, rng)
     point = rows.X @ fit.optimum.beta
     if rows.offset is not None:
         point = point + rows.offset
@@ -127,9 +131,19 @@ def _fitted_rows(fit: Fit, names: list[str], every: bool) -> _Rows:
 
     d = fit.rows_of_data()
     none = np.full(len(d.y), -1, dtype=np.int32)
-    terms = [NewTerm(t, term.group, term.names, term.codes if term.group in names else none, term.Z, none,
-                     np.empty(0, dtype=object))
-             for t, term in enumerate(d.terms) if every or term.group in names]
+    terms = [
+        NewTerm(
+            t,
+            term.group,
+            term.names,
+            term.codes if term.group in names else none,
+            term.Z,
+            none,
+            np.empty(0, dtype=object),
+        )
+        for t, term in enumerate(d.terms)
+        if every or term.group in names
+    ]
     return _Rows(d.X, terms, d.offset, d.weights, d.rows, d.n_input, d.kind)
 
 
@@ -138,8 +152,10 @@ def _new_rows(fit: Fit, new: Any, names: list[str], offset: Any, every: bool) ->
     keep = made.complete
     if keep.all():
         return _Rows(made.X, list(made.terms), made.offset, None, np.arange(made.n), made.n, made.kind)
-    terms = [replace(t, codes=t.codes[keep], Z=None if t.Z is None else t.Z[keep], new_codes=t.new_codes[keep])
-             for t in made.terms]
+    terms = [
+        replace(t, codes=t.codes[keep], Z=None if t.Z is None else t.Z[keep], new_codes=t.new_codes[keep])
+        for t in made.terms
+    ]
     offset = None if made.offset is None else made.offset[keep]
     return _Rows(made.X[keep], terms, offset, None, np.flatnonzero(keep), made.n, made.kind)
 
@@ -159,8 +175,18 @@ def group_names(fit: Fit, groups: Any) -> list[str]:
         raise OptionError(f"groups must be 'all', None or a list of names; got {groups!r}") from None
     for g in wanted:
         if g not in known:
-            raise OptionError(f"there is no group {g!r} in the model; {nearest(g, known) or 'its groups are ' + listing(known)}")
+            raise OptionError(
+                f"there is no group {g!r} in the model; {nearest(g, known) or 'its groups are ' + listing(known)}"
+            )
     return [g for g in known if g in wanted]
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Random numbers of a user's seed."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise OptionError(f"seed must be a whole number of at least zero, or a Generator; got {seed!r}") from None
 
 
 def _refuse_new_levels(terms: list[NewTerm]) -> None:
@@ -176,14 +202,22 @@ def _columns(term: NewTerm) -> Array:
     return np.ones((len(term.codes), 1)) if term.Z is None else term.Z
 
 
+def _borrow_levels(fit: Fit, terms: list[NewTerm], rng: np.random.Generator) -> None:
+    """A missing group value becomes a known level at random, the same in all terms of that group."""
+    drawn: dict[str, Codes] = {}
+    for i, term in enumerate(terms):
+        lost = term.codes == -1
+        if not lost.any():
+            continue
+        if term.group not in drawn:
+            drawn[term.group] = rng.integers(0, len(fit.optimum.b[term.index]), len(lost)).astype(np.int32)
+        terms[i] = replace(term, codes=np.where(lost, drawn[term.group], term.codes))
+
+
 def _contribution(fit: Fit, term: NewTerm, sample: bool, rng: np.random.Generator) -> Array:
     """Sum of z b per row; unknown groups count zero unless sampled."""
     b = fit.optimum.b[term.index]
     codes = term.codes
-    if sample and (codes == -1).any():
-        codes = codes.copy()
-        lost = codes == -1
-        codes[lost] = rng.integers(0, len(b), int(lost.sum()))
     effects = b[np.maximum(codes, 0)]
     effects[codes < 0] = 0.0
     if sample and len(term.new_levels):
@@ -232,7 +266,7 @@ def simulate(fit: Fit, n: int = 1, *, groups: Any = None, seed: Any = None) -> A
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"n must be a positive whole number, got {n!r}")
     kept = group_names(fit, groups)
-    y = draw_responses(fit, int(n), kept, np.random.default_rng(seed))
+    y = draw_responses(fit, int(n), kept, generator(seed))
     out = np.full((n, fit.design.n_input), np.nan)
     out[:, fit.design.rows] = y
     return like(fit.design.kind, {f"sim_{i + 1}": column for i, column in enumerate(out)})
@@ -292,11 +326,17 @@ class Refits:
         terms = self.fit.design.names
         estimate, std_error = self.beta.ravel(), self.std_error.ravel()
         table = t_table(estimate, std_error, np.full(len(estimate), np.inf), 0.95)
-        return like(self.fit.design.kind, {
-            "response": np.repeat(np.array(self.names, dtype=object), len(terms)),
-            "term": np.tile(np.array(terms, dtype=object), len(self)),
-            "estimate": estimate, "std_error": std_error, "statistic": table["statistic"], "p_value": table["p_value"],
-        })
+        return like(
+            self.fit.design.kind,
+            {
+                "response": np.repeat(np.array(self.names, dtype=object), len(terms)),
+                "term": np.tile(np.array(terms, dtype=object), len(self)),
+                "estimate": estimate,
+                "std_error": std_error,
+                "statistic": table["statistic"],
+                "p_value": table["p_value"],
+            },
+        )
 
     def varcorr(self) -> Any:
         """Frame: response, group, term1, term2, vcov, sdcor, as `Fit.varcorr` per response."""
@@ -305,8 +345,11 @@ class Refits:
         def put(group: str, term1: str | None, term2: str | None, vcov: Array, sdcor: Array) -> None:
             for name, value in zip(columns, (self.names, group, term1, term2, vcov, sdcor), strict=True):
                 whole = name in ("response", "vcov", "sdcor")
-                columns[name].append(np.asarray(value, dtype=object if name == "response" else float) if whole
-                                     else np.full(len(self), value, dtype=object))
+                columns[name].append(
+                    np.asarray(value, dtype=object if name == "response" else float)
+                    if whole
+                    else np.full(len(self), value, dtype=object)
+                )
 
         at = 0
         for term, s in zip(self.fit.design.terms, self.fit.engine.blocks.structures, strict=True):
@@ -319,16 +362,24 @@ class Refits:
             for j in range(len(term.names) if s.kind != "diag" else 0):
                 for i in range(j + 1, len(term.names)):
                     with np.errstate(invalid="ignore", divide="ignore"):
-                        put(term.group, term.names[j], term.names[i], cov[:, i, j], cov[:, i, j] / (sd[:, i] * sd[:, j]))
+                        put(
+                            term.group, term.names[j], term.names[i], cov[:, i, j], cov[:, i, j] / (sd[:, i] * sd[:, j])
+                        )
         put("Residual", None, None, self.sigma**2, self.sigma)
         return like(self.fit.design.kind, {n: np.concatenate(v) for n, v in columns.items()})
 
     def glance(self) -> Any:
         """Frame: response, sigma, loglik, criterion name, converged."""
-        return like(self.fit.design.kind, {
-            "response": np.array(self.names, dtype=object), "sigma": self.sigma, "loglik": -self.criterion / 2,
-            "criterion": np.full(len(self), self.fit.criterion_name, dtype=object), "converged": self.converged,
-        })
+        return like(
+            self.fit.design.kind,
+            {
+                "response": np.array(self.names, dtype=object),
+                "sigma": self.sigma,
+                "loglik": -self.criterion / 2,
+                "criterion": np.full(len(self), self.fit.criterion_name, dtype=object),
+                "converged": self.converged,
+            },
+        )
 
 
 def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
@@ -340,8 +391,16 @@ def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
     values, names = _responses(y, d)
     if names is not None:
         found = fit.engine.refit(d, values, fit.optimum, threads)
-        return Refits(fit, names, found["beta"], found["std_error"], found["sigma"], found["criterion"], found["theta"],
-                      np.asarray(found["converged"], dtype=bool))
+        return Refits(
+            fit,
+            names,
+            found["beta"],
+            found["std_error"],
+            found["sigma"],
+            found["criterion"],
+            found["theta"],
+            np.asarray(found["converged"], dtype=bool),
+        )
     if np.all(values[0] == values[0, 0]):
         raise DataError(f"the new response is {values[0, 0]:g} in all rows; there is nothing to explain")
     model = fit.model.with_design(replace(d, y=values[0]))
@@ -363,14 +422,18 @@ def _responses(y: Any, d: Design) -> tuple[Array, tuple[str, ...] | None]:
     except (TypeError, ValueError):
         raise DataError(f"the new response must be numbers, got {type(y).__name__}") from None
     if array.ndim not in (1, 2) or array.shape[0] != d.n_input:
-        raise DataError(f"the new response must have {d.n_input} rows, as the data of the model; got shape {array.shape}")
+        raise DataError(
+            f"the new response must have {d.n_input} rows, as the data of the model; got shape {array.shape}"
+        )
     used = array[d.rows] if array.ndim == 2 else array[d.rows, None]
     bad = np.argwhere(~np.isfinite(used))
     if len(bad):
         row, column = bad[0]
         which = f" of column {column if names is None else names[column]!r}" if array.ndim == 2 else ""
-        raise DataError(f"the new response{which} is {used[row, column]} in row {int(d.rows[row])} (counting from 0), a row the "
-                        "model uses; give finite numbers there")
+        raise DataError(
+            f"the new response{which} is {used[row, column]} in row {int(d.rows[row])} (counting from 0), a row the "
+            "model uses; give finite numbers there"
+        )
     if array.ndim == 2 and names is None:
         names = [f"y{i + 1}" for i in range(used.shape[1])]
     return np.ascontiguousarray(used.T), None if names is None else tuple(names)

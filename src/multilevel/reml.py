@@ -95,7 +95,7 @@ class Engine:
             joint = np.zeros((group.k, group.k))
             for t, part in zip(group.terms, group.slices, strict=True):
                 joint[part, part] = lambdas[t]
-            out.append(np.ascontiguousarray(np.linalg.solve(group.basis, joint)))
+            out.append(np.ascontiguousarray(self.blocks.unit * np.linalg.solve(group.basis, joint)))
         return out
 
     def criterion(self, lambdas: tuple[Array, ...], reml: bool = True, sigma: float | None = None) -> float:
@@ -106,7 +106,7 @@ class Engine:
         if sigma is None:
             value += df * (1 + np.log(2 * np.pi * state.r2 / df))
         else:
-            s2 = (sigma / self.blocks.scale) ** 2
+            s2 = (sigma / (self.blocks.scale * self.blocks.unit)) ** 2
             value += df * np.log(2 * np.pi * s2) + state.r2 / s2
         return float(value + self._constant(reml))
 
@@ -116,7 +116,7 @@ class Engine:
         grads = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
         out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
         for group, g in zip(self.blocks.groups, grads, strict=True):
-            user = np.linalg.solve(group.basis.T, g)
+            user = self.blocks.unit * np.linalg.solve(group.basis.T, g)
             for t, part in zip(group.terms, group.slices, strict=True):
                 out[t] = user[part, part]
         return tuple(out)
@@ -168,9 +168,19 @@ class Engine:
             curved, exact, turn = self._certify(state, best, reml)
         state.set(best["lambdas"])  # the certificate moved the factorisation
         evidence = Evidence(
-            STATUS[best["status"]], spent, best["iterations"], best["restarts"], best["decrement"],
-            best["gradient_norm"], curved, exact, tuple(best["null_slopes"]), tuple(best["rank"]),
-            optimise.flat_below(best), self._shares(turn), tuple(best["trace"]),
+            STATUS[best["status"]],
+            spent,
+            best["iterations"],
+            best["restarts"],
+            best["decrement"],
+            best["gradient_norm"],
+            curved,
+            exact,
+            tuple(best["null_slopes"]),
+            tuple(best["rank"]),
+            optimise.flat_below(best),
+            self._shares(turn),
+            tuple(best["trace"]),
         )
         return self._optimum(state, best["lambdas"], reml, evidence)
 
@@ -236,7 +246,7 @@ class Engine:
         """Everything in the user's coordinates, from the state at the optimum."""
         c = self.blocks
         df = self.df(reml)
-        sigma = c.scale * float(np.sqrt(state.r2 / df))
+        sigma = c.scale * c.unit * float(np.sqrt(state.r2 / df))
         if not np.isfinite(sigma) or state.r2 <= 1e-14 * c.core.yy:
             raise DataError(_failure(2))
         solution = state.solution()
@@ -250,20 +260,28 @@ class Engine:
             factor = group.basis @ root
             modes = c.scale * (u @ factor.T)
             for t, part in zip(group.terms, group.slices, strict=True):
-                lambdas[t] = lower_triangular(factor[part, part])
+                lambdas[t] = lower_triangular(factor[part, part]) / c.unit
                 b[t] = modes[:, part]
         beta = c.x_basis @ (c.scale * solution[q:] + c.shift)
         theta = [s.to_theta(m) for s, m in zip(c.structures, lambdas, strict=True)]
         value = state.log_det_u + (state.log_det_x if reml else 0.0) + df * (1 + np.log(2 * np.pi * state.r2 / df))
         return Optimum(
-            reml, float(value + self._constant(reml)), np.concatenate(theta) if theta else np.empty(0), tuple(lambdas),
-            sigma, beta, self.vcov_beta(state, sigma), tuple(b), evidence, tuple(engine),
+            reml,
+            float(value + self._constant(reml)),
+            np.concatenate(theta) if theta else np.empty(0),
+            tuple(lambdas),
+            sigma,
+            beta,
+            self.vcov_beta(state, sigma),
+            tuple(b),
+            evidence,
+            tuple(engine),
         )
 
     def vcov_beta(self, state: Any, sigma: float) -> Array:
         """(p, p) covariance of the fixed effects at the state's Lambda."""
         half = np.linalg.solve(state.l_x(), self.blocks.x_basis.T) if self.blocks.p else np.zeros((0, 0))
-        return sigma**2 * (half.T @ half)
+        return (sigma / self.blocks.unit) ** 2 * (half.T @ half)
 
     # -- uncertainty --------------------------------------------------------------------------------------------
 
@@ -279,7 +297,7 @@ class Engine:
         out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
         for group, root, s in zip(self.blocks.groups, optimum.engine_lambdas, blocks, strict=True):
             factor = group.basis @ root
-            cov = optimum.sigma**2 * np.einsum("ab,jbc,dc->jad", factor, s, factor, optimize=True)
+            cov = (optimum.sigma / self.blocks.unit) ** 2 * np.einsum("ab,jbc,dc->jad", factor, s, factor, optimize=True)
             for t, part in zip(group.terms, group.slices, strict=True):
                 out[t] = cov[:, part, part]
         return tuple(out)
@@ -311,7 +329,7 @@ class Engine:
         if len(apart):
             state = self.state(optimum.reml, optimum.engine_lambdas)
             out[apart] = self._solved_var(state, xs[apart], [a[apart] for a in codes], [a[apart] for a in effects])
-        return optimum.sigma**2 * np.asarray(out)
+        return (optimum.sigma / c.unit) ** 2 * np.asarray(out)
 
     def _solved_var(self, state: Any, xs: Array, codes: list[NDArray[np.int32]], effects: list[Array]) -> Array:
         """The same by triangular solves, for rows whose levels never met in the data."""
@@ -352,8 +370,17 @@ class Engine:
         c = self.blocks
         ys, shift, scale = self._center_many(design, ys)
         raw = _core.refit(
-            c.core, c.rows.codes, c.rows.z, c.rows.levels, c.rows.x, c.rows.weights, ys, c.components,
-            optimum.reml, MAX_EVALUATIONS, self.threads if threads is None else threads,
+            c.core,
+            c.rows.codes,
+            c.rows.z,
+            c.rows.levels,
+            c.rows.x,
+            c.rows.weights,
+            ys,
+            c.components,
+            optimum.reml,
+            MAX_EVALUATIONS,
+            self.threads if threads is None else threads,
         )
         df = self.df(optimum.reml)
         beta = (scale[:, None] * raw["beta"] + shift) @ c.x_basis.T
@@ -363,7 +390,7 @@ class Engine:
         return {
             "beta": beta,
             "std_error": sigma[:, None] * np.sqrt(np.einsum("rij,rij->rj", half, half)),
-            "sigma": sigma,
+            "sigma": c.unit * sigma,
             "theta": self._thetas(raw["lambdas"]),
             "criterion": raw["deviance"] + 2 * df * np.log(scale) + constant,
             "converged": raw["status"] == 0,
@@ -385,8 +412,10 @@ class Engine:
         scale = np.sqrt(np.mean(rest * rest, axis=1))
         constant = ~(scale > 1e-12 * np.sqrt(np.mean(ys * ys, axis=1)))
         if constant.any():
-            raise DataError(f"response {int(np.flatnonzero(constant)[0])} of the {len(ys)} to refit is an exact linear "
-                            "function of the fixed effects; leave it out")
+            raise DataError(
+                f"response {int(np.flatnonzero(constant)[0])} of the {len(ys)} to refit is an exact linear "
+                "function of the fixed effects; leave it out"
+            )
         return np.ascontiguousarray(rest / scale[:, None]), shift, scale
 
     def _thetas(self, flat: Array) -> Array:
@@ -399,17 +428,21 @@ class Engine:
             at += group.k**2
             for t, part in zip(group.terms, group.slices, strict=True):
                 rows, cols = c.structures[t].entries()
-                parts[t] = np.stack([lower_triangular(m)[rows, cols] for m in roots[:, part, part]])
+                parts[t] = np.stack([lower_triangular(m)[rows, cols] / c.unit for m in roots[:, part, part]])
         return np.hstack(parts) if parts else np.empty((len(flat), 0))
 
 
 def _failure(code: int) -> str:
     if code == 2:
-        return ("the random and fixed effects reproduce the response exactly, so the residual variance is zero and the "
-                "likelihood has no maximum; use fewer effects or more rows per group")
+        return (
+            "the random and fixed effects reproduce the response exactly, so the residual variance is zero and the "
+            "likelihood has no maximum; use fewer effects or more rows per group"
+        )
     if code == 1:
-        return ("the cross-products are not positive definite at any start, which points to values far too large or too "
-                "small; rescale the columns of the random effects")
+        return (
+            "the cross-products are not positive definite at any start, which points to values far too large or too "
+            "small; rescale the columns of the random effects"
+        )
     return "the objective could not be evaluated"
 
 

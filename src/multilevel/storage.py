@@ -145,6 +145,7 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
         "engine": {
             "groups": [list(group.terms) for group in blocks.groups],
             "scale": blocks.scale,
+            "unit": blocks.unit,
             **{name: core[name] for name in COUNTS},
         },
         "recipe": to_recipe(design),
@@ -329,7 +330,8 @@ def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Desig
         need(len(core[f"diag{f}"]) == group.levels * group.k**2, "the cross-products have a wrong size")
         need(len(core[f"border{f}"]) == group.levels * group.k * p, "the cross-products have a wrong size")
     need(
-        all(math.isfinite(saved[name]) for name in ("scale", "sum_log_w", "yy")) and saved["scale"] > 0,
+        all(math.isfinite(saved[name]) for name in ("scale", "unit", "sum_log_w", "yy"))
+        and min(saved["scale"], saved["unit"]) > 0,
         "a scale is wrong",
     )
     problem = _core.import_blocks(core)
@@ -344,6 +346,7 @@ def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Desig
         _shaped(arrays, "x_basis", (p, p)),
         _shaped(arrays, "shift", (p,)),
         float(saved["scale"]),
+        float(saved["unit"]),
         n,
         p,
         none,
@@ -462,7 +465,7 @@ def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProduct
         z,
         [g.levels for g in blocks.groups],
         np.ascontiguousarray(design.X @ blocks.x_basis),
-        weights,
+        None if weights is None else weights / blocks.unit**2,
     )
     return design, rows
 
