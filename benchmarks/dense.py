@@ -80,16 +80,21 @@ class Dense:
         smallest = min(float(np.sqrt(max(values[0], 0.0))) for values, _ in roots)
         if smallest > near:
             return False, smallest, list(relative)
-        floored = []
-        for values, vectors in roots:
-            kept = np.where(np.sqrt(np.maximum(values, 0.0)) > near, values, 0.0)
-            floored.append((vectors * kept) @ vectors.T)
-        if self.diagonal_only():
-            floored = [np.diag(np.diag(f)) for f in floored]
-        here, there = self.criterion(relative), self.criterion(floored)
+        best, found = list(relative), []
+        here = self.criterion(best)
         unit = 1e-9 * max(1.0, abs(here))
-        if there <= here + unit:
-            return (True if smallest < 1e-3 else None), smallest, floored
+        for i, (values, vectors) in enumerate(roots):  # one term at a time: another's small sd may be a real one
+            least = float(np.sqrt(max(values[0], 0.0)))
+            if least > near:
+                continue
+            kept = np.where(np.sqrt(np.maximum(values, 0.0)) > near, values, 0.0)
+            flat = (vectors * kept) @ vectors.T
+            trial = [*best[:i], np.diag(np.diag(flat)) if self.diagonal_only() else flat, *best[i + 1 :]]
+            if self.criterion(trial) <= here + unit:
+                best = trial
+                found.append(least)
+        if found:
+            return (True if min(found) < 1e-3 else None), smallest, best
         return False, smallest, list(relative)
 
     def diagonal_only(self) -> bool:

@@ -12,6 +12,7 @@ constexpr double two_pi = 6.283185307179586476925286766559;
 struct Direction {
     int factor;
     vec left, right;  // (k) each
+    double size = 1;  // of what it moves, for steps of differences
 };
 
 class Evaluator {

@@ -31,6 +31,8 @@ struct FitResult {
 constexpr double floor_value = 1e-6;      // relative sd below which a direction counts as vanished, whitened scale
 constexpr double stop_decrement = 1e-11;  // predicted decrease of the deviance that ends the search
 constexpr double accept_decrement = 1e-6; // with no measurable progress left, this is still convergence
+constexpr int patience = 15;             // iterations after which a cheap problem turns to the exact Hessian
+constexpr double exact_flops = 5e7;      // of one exact Hessian, halved: what still counts as cheap
 constexpr double null_tolerance = 1e-5;   // a derivative by a vanished variance above minus this is non-negative
 
 class TrustRegion {
@@ -187,7 +189,7 @@ class TrustRegion {
             const int kf = ev_.fac.plan.k[comps_[i].factor];
             for (int c = 0; c < active_[i]; ++c)
                 for (int a = c; a < s.k; ++a) {
-                    Direction d{comps_[i].factor, vec(kf, 0.0), vec(kf, 0.0)};
+                    Direction d{comps_[i].factor, vec(kf, 0.0), vec(kf, 0.0), std::max(s.s[c], 0.01)};
                     for (int x = 0; x < s.k; ++x) {
                         d.left[comps_[i].index[x]] = s.u[x + a * s.k];
                         d.right[comps_[i].index[x]] = s.v[x + c * s.k];
@@ -243,7 +245,8 @@ class TrustRegion {
         const int r = static_cast<int>(dirs.size());
         out_.gradient_norm = 0;
         for (double v : g) out_.gradient_norm = std::max(out_.gradient_norm, std::fabs(v));
-        if (r > 0) add_into(h, ev_.average_information(dirs));
+        if (r > 0 && out_.iterations > patience && ev_.fac.plan.flops * r < exact_flops) h = exact_hessian(dirs);
+        else if (r > 0) add_into(h, ev_.average_information(dirs));
         const vec e = eigen(r, h);
         out_.min_curvature = r ? e[0] : std::numeric_limits<double>::infinity();
         remember_weakest(dirs, h);
@@ -269,6 +272,36 @@ class TrustRegion {
             if (radius_ < 1e-9) return done(out_.decrement < accept_decrement && step.interior ? 0 : 2);
         }
         return done(1);
+    }
+    // second derivatives along dirs by central differences of the exact gradient: where the average information is far
+    // from them (few rows, a boundary near by), its steps crawl
+    vec exact_hessian(const std::vector<Direction>& dirs) {
+        const int r = static_cast<int>(dirs.size());
+        vec h(r * r, 0.0);
+        auto along = [&](const Direction& d, const std::vector<vec>& g) {
+            const int k = static_cast<int>(d.left.size());
+            double s = 0;
+            for (int a = 0; a < k; ++a)
+                for (int c = 0; c < k; ++c) s += d.left[a] * g[d.factor][a * k + c] * d.right[c];
+            return s;
+        };
+        for (int i = 0; i < r; ++i) {
+            const Direction& d = dirs[i];
+            const double step = 1e-4 * d.size;
+            const int k = static_cast<int>(d.left.size());
+            for (double sign : {1.0, -1.0}) {
+                std::vector<vec> moved = lambda_;
+                for (int a = 0; a < k; ++a)
+                    for (int c = 0; c < k; ++c) moved[d.factor][a * k + c] += sign * step * d.left[a] * d.right[c];
+                evaluate_at(moved);
+                for (int j = 0; j < r; ++j) h[j + i * r] += sign * along(dirs[j], ev_.gradient()) / (2 * step);
+            }
+        }
+        for (int i = 0; i < r; ++i)
+            for (int j = 0; j < i; ++j) h[i + j * r] = h[j + i * r] = (h[i + j * r] + h[j + i * r]) / 2;
+        for (double v : h)
+            if (!std::isfinite(v)) throw std::runtime_error("the Hessian of the criterion is not finite");
+        return h;
     }
     void remember_weakest(const std::vector<Direction>& dirs, const vec& q) {
         out_.weakest.clear();

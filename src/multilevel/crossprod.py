@@ -84,6 +84,16 @@ class CrossProducts:
     p: int
     rows: Rows = field(repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        from . import _core
+
+        return {**self.__dict__, "core": _core.export_blocks(self.core)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from . import _core
+
+        self.__dict__.update(state, core=_core.import_blocks(state["core"]))
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -105,11 +105,18 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
             "there. A simpler random-effects structure fits as well."
         )
     if e.status == "out of evaluations":
+        left = f" with {e.decrement:.2g} deviance left to gain" if e.decrement > 0 else ""
         return (
-            f"Not converged: stopped after {e.evaluations} evaluations with {e.decrement:.2g} deviance left to gain. "
+            f"Not converged: stopped after {e.evaluations} evaluation{'s' * (e.evaluations != 1)}{left}. "
             "Allow more with max_evaluations, or simplify the random effects."
         )
     if e.status == "no further progress":
+        top = max((float(np.abs(m).max()) for m in fit.optimum.engine_lambdas), default=0.0)
+        if top > 1e5:
+            return (
+                f"Not certified: what varies between groups is about {top:.0e} times the residual sd, so that rounding leaves "
+                "the variances few digits. Check the response for groups in other units."
+            )
         return (
             f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
             "the predictors of the random effects, or simplify them."

@@ -46,6 +46,9 @@ class Fit(StatsmodelsNames):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Fit does not change; to fit differently, make another (tried to set {name!r})")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Fit does not change (tried to delete {name!r})")
+
     # -- what it was made of ------------------------------------------------------------------------------
 
     @property

@@ -33,12 +33,12 @@ def satterthwaite(engine: Engine, optimum: Optimum, facts: Curvature, contrasts:
     (m,) array
         NaN where the Hessian has no positive direction to draw on.
     """
-    c = engine.blocks
-    state = engine.state(optimum.reml, optimum.engine_lambdas)
     df = engine.df(optimum.reml)
-    sigma = np.sqrt(state.r2 / df)
-    rows = (contrasts @ c.x_basis).T
-    variance = _quadratic(state.l_x(), rows) * sigma**2
+    with engine.lock:
+        state = engine.state(optimum.reml, optimum.engine_lambdas)
+        sigma, l_x = np.sqrt(state.r2 / df), state.l_x()
+    rows = (contrasts @ engine.blocks.x_basis).T
+    variance = _quadratic(l_x, rows) * sigma**2
     r = len(facts.directions)
     gradient = np.empty((r + 1, rows.shape[1]))
     for i, (up, down) in enumerate(facts.l_x):

@@ -150,6 +150,7 @@ class Model:
             Its `convergence` says whether the answer is a minimum, and why.
         """
         from . import reml as engine_module
+        from .crossprod import default_threads
         from .diagnostics import warn_of
         from .fit import Fit
 
@@ -157,7 +158,7 @@ class Model:
         for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name} must be a positive whole number, got {value!r}")
-        engine = self.engine(threads)
+        engine = self.engine(default_threads() if threads is None else int(threads))
         first = None if start is None else engine_module.check_start(start, engine)
         optimum = engine.fit(bool(reml), first, max_evaluations or engine_module.MAX_EVALUATIONS)
         fit = Fit(self, optimum, engine)
@@ -168,18 +169,20 @@ class Model:
         """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given."""
         from .reml import check_start
 
+        check_flag("reml", reml)
         if sigma is not None and not (isinstance(sigma, (int, float, np.number)) and 0 < sigma < np.inf):
             raise OptionError(f"sigma must be a positive number, got {sigma!r}")
         engine = self.engine()
-        return engine.criterion(check_start(theta, engine), reml, sigma)
+        return engine.criterion(check_start(theta, engine), bool(reml), sigma)
 
     def gradient(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
         """Derivative of the profiled criterion by theta, exact."""
         from .reml import check_start
 
+        check_flag("reml", reml)
         engine = self.engine()
         lambdas = check_start(theta, engine)
-        grads = engine.gradient(lambdas, reml)
+        grads = engine.gradient(lambdas, bool(reml))
         parts = [s.to_theta(g) for s, g in zip(engine.blocks.structures, grads, strict=True)]
         return np.concatenate(parts) if parts else np.empty(0)
 
@@ -191,6 +194,9 @@ class Model:
         (n_theta, n_theta) array
             Symmetric; about eight digits.
         """
+        from .reml import check_start
+
+        check_start(theta, self.engine())
         at = np.asarray(theta, dtype=np.float64).ravel()
         out = np.empty((len(at), len(at)))
         for i, value in enumerate(at):

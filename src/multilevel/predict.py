@@ -425,6 +425,8 @@ def _responses(y: Any, d: Design) -> tuple[Array, tuple[str, ...] | None]:
         raise DataError(
             f"the new response must have {d.n_input} rows, as the data of the model; got shape {array.shape}"
         )
+    if array.ndim == 2 and not array.shape[1]:
+        raise DataError("there is no column in the new responses; give one per response")
     used = array[d.rows] if array.ndim == 2 else array[d.rows, None]
     bad = np.argwhere(~np.isfinite(used))
     if len(bad):

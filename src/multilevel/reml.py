@@ -6,8 +6,11 @@ Everything public here speaks the user's coordinates; `crossprod` says how they 
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MAX_EVALUATIONS = 500
+SECOND_START = 1e6  # flops of a factorisation: below this a singular optimum is sought from a second start as well
 CHEAP = 2e8  # flops: below this the exact Hessian is part of every fit, above it one directional check
 
 
@@ -60,20 +64,54 @@ class Optimum:
     evidence: Evidence
     engine_lambdas: tuple[Array, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        for array in (self.theta, self.beta, self.vcov, *self.lambdas, *self.b, *self.engine_lambdas):
+            array.flags.writeable = False  # a fit does not change
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def one_at_a_time(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """Fits of one model share factorisations: a second Python thread waits until the first has read its numbers."""
+
+    @functools.wraps(method)
+    def alone(self: Engine, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return alone
+
 
 class Engine:
     """Cross-products of one design with everything that can be computed from them."""
 
     def __init__(self, design: Design, threads: int | None = None) -> None:
-        self.threads = crossprod.default_threads() if threads is None else threads
-        self.blocks: CrossProducts = crossprod.build(design, self.threads)
+        threads = crossprod.default_threads() if threads is None else threads
+        self._keep(crossprod.build(design, threads), threads)
+
+    def _keep(self, blocks: CrossProducts, threads: int) -> None:
+        self.blocks, self.threads = blocks, threads
         self._states: dict[bool, Any] = {}
+        self.lock = threading.RLock()  # of the states: held from setting one to the last number read from it
+
+    @classmethod
+    def of(cls, blocks: CrossProducts, threads: int) -> Engine:
+        """An engine on cross-products that are there already."""
+        out = object.__new__(cls)
+        out._keep(blocks, threads)
+        return out
 
     def with_threads(self, threads: int) -> Engine:
         """The same cross-products with another number of threads."""
-        out = object.__new__(Engine)
-        out.threads, out.blocks, out._states = threads, self.blocks, {}
-        return out
+        return Engine.of(self.blocks, threads)
+
+    def __getstate__(self) -> tuple[CrossProducts, int]:
+        return self.blocks, self.threads
+
+    def __setstate__(self, state: tuple[CrossProducts, int]) -> None:
+        self._keep(*state)
 
     # -- values at any Lambda -------------------------------------------------------------------------------
 
@@ -98,6 +136,7 @@ class Engine:
             out.append(np.ascontiguousarray(self.blocks.unit * np.linalg.solve(group.basis, joint)))
         return out
 
+    @one_at_a_time
     def criterion(self, lambdas: tuple[Array, ...], reml: bool = True, sigma: float | None = None) -> float:
         """-2 log-likelihood at per-term factors; sigma profiled out unless given."""
         state = self.state(reml, self.engine_lambdas(lambdas))
@@ -110,6 +149,7 @@ class Engine:
             value += df * np.log(2 * np.pi * s2) + state.r2 / s2
         return float(value + self._constant(reml))
 
+    @one_at_a_time
     def gradient(self, lambdas: tuple[Array, ...], reml: bool = True) -> tuple[Array, ...]:
         """Derivative of the profiled criterion by every entry of each term's (k, k) factor."""
         state = self.state(reml, self.engine_lambdas(lambdas))
@@ -135,6 +175,7 @@ class Engine:
 
     # -- the fit ----------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def fit(
         self,
         reml: bool = True,
@@ -154,7 +195,17 @@ class Engine:
         spent = best["evaluations"]
         if best["status"] in (2, 3) and start is None:
             best, spent = self._retry(state, best, spent, max_evaluations)
+        if start is None and c.core.flops < SECOND_START and self._is_singular(best):
+            again = _core.fit(state, [np.eye(g.k) for g in c.groups], c.components, max_evaluations, 0)
+            spent += again["evaluations"]
+            if again["status"] == 0 and again["deviance"] < best["deviance"] - 1e-7:
+                best = {**again, "restarts": best["restarts"] + 1}
         if best["status"] == 3:
+            if start is not None:
+                raise OptionError(
+                    "the criterion cannot be evaluated at this start; give covariance parameters (theta) nearer to one, or "
+                    "leave start out"
+                )
             raise DataError(_failure(best["failure"]))
         curved, exact, turn = self._certify(state, best, reml)
         for _ in range(3):  # a saddle: leave it downhill along the negative direction, both ways
@@ -183,6 +234,11 @@ class Engine:
             tuple(best["trace"]),
         )
         return self._optimum(state, best["lambdas"], reml, evidence)
+
+    def _is_singular(self, best: dict[str, Any]) -> bool:
+        """Whether a direction vanished; with few data the criterion often has a second minimum then."""
+        sizes = (len(index) for _, index in self.blocks.components)
+        return best["status"] == 0 and any(rank < size for rank, size in zip(best["rank"], sizes, strict=True))
 
     def _retry(self, state: Any, best: dict[str, Any], spent: int, limit: int) -> tuple[dict[str, Any], int]:
         """Other starts after a search that did not converge; keeps the best."""
@@ -285,12 +341,14 @@ class Engine:
 
     # -- uncertainty --------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def curvature(self, optimum: Optimum) -> Curvature:
         """Exact Hessian at an optimum along its free directions (singular directions left out)."""
         state = self.state(optimum.reml, optimum.engine_lambdas)
         directions = optimise.free_directions(list(optimum.engine_lambdas), self.blocks.components)
         return optimise.curvature(state, list(optimum.engine_lambdas), directions, optimum.reml, self.df(optimum.reml))
 
+    @one_at_a_time
     def conditional_cov(self, optimum: Optimum) -> tuple[Array, ...]:
         """Per term (J, k, k): Var(b | y) at the estimated beta and covariances (lme4's condVar)."""
         blocks = self.state(optimum.reml, optimum.engine_lambdas).inverse_blocks(1.0, 0.0)
@@ -302,6 +360,7 @@ class Engine:
                 out[t] = cov[:, part, part]
         return tuple(out)
 
+    @one_at_a_time
     def estimation_var(self, optimum: Optimum, x: Array, parts: list[tuple[int, NDArray[np.int32], Array]]) -> Array:
         """Var of x'beta + sum z'b around its prediction, per row; a code below zero contributes nothing.
 
@@ -409,6 +468,13 @@ class Engine:
                 step = rest @ hat.T
                 shift += step
                 rest -= step @ x.T
+        top = np.abs(rest).max(axis=1)
+        extreme = np.flatnonzero(~((top > 1e-100) & (top < 1e100)))
+        if len(extreme) and top[extreme[0]] > 0:
+            raise DataError(
+                f"response {int(extreme[0])} of the {len(ys)} to refit less the offset reaches {top[extreme[0]]:.3g}, whose "
+                "square leaves the range of floating point; rescale it, for example to other units"
+            )
         scale = np.sqrt(np.mean(rest * rest, axis=1))
         constant = ~(scale > 1e-12 * np.sqrt(np.mean(ys * ys, axis=1)))
         if constant.any():
@@ -440,7 +506,7 @@ def _failure(code: int) -> str:
         )
     if code == 1:
         return (
-            "the cross-products are not positive definite at any start, which points to values far too large or too "
+            "the criterion cannot be evaluated at these covariance parameters, which points to values far too large or too "
             "small; rescale the columns of the random effects"
         )
     return "the objective could not be evaluated"

@@ -38,7 +38,7 @@ class StatsmodelsNames:
     @property
     def params(self) -> Any:
         """Fixed effects as a pandas Series (statsmodels' name)."""
-        return self._series(self._optimum.beta)
+        return self._series(self._optimum.beta.copy())
 
     @property
     def bse(self) -> Any:
@@ -85,7 +85,7 @@ class StatsmodelsNames:
         """Covariance of the fixed effects as a pandas DataFrame (statsmodels' name)."""
         import pandas as pd
 
-        return pd.DataFrame(self._optimum.vcov, index=list(self.design.names), columns=list(self.design.names))
+        return pd.DataFrame(self._optimum.vcov.copy(), index=list(self.design.names), columns=list(self.design.names))
 
     def conf_int(self, alpha: float = 0.05) -> Any:
         """Wald intervals as a pandas DataFrame with columns 0 and 1 (statsmodels' name)."""

@@ -219,9 +219,8 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
         design, rows = _with_rows(design, arrays, blocks)
         blocks = replace(blocks, rows=rows)
         data = archive.unpack_columns(header["columns"], arrays, design.n_input, design.kind)
-    engine = object.__new__(Engine)  # both constructors start from rows, which a saved fit need not have
-    engine.threads, engine.blocks, engine._states = default_threads(), blocks, {}
-    model = object.__new__(Model)
+    engine = Engine.of(blocks, default_threads())
+    model = object.__new__(Model)  # its constructor starts from rows, which a saved fit need not have
     model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
     return Fit(model, optimum, engine)
 
