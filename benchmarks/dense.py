@@ -97,5 +97,21 @@ class Dense:
             return (True if min(found) < 1e-3 else None), smallest, best
         return False, smallest, list(relative)
 
+    def flat(self, relative: Covariances) -> bool:
+        """Whether some direction with a positive sd may be scaled by four without changing the criterion."""
+        here = self.criterion(relative)
+        unit = 1e-9 * max(1.0, abs(here))
+        for i, g in enumerate(relative):
+            values, vectors = np.linalg.eigh((g + g.T) / 2)
+            for j, value in enumerate(values):
+                if value <= 1e-4:  # a small sd changes the criterion too little to tell
+                    continue
+                scaled = values.copy()
+                scaled[j] = 16 * value
+                trial = [*relative[:i], (vectors * scaled) @ vectors.T, *relative[i + 1 :]]
+                if abs(self.criterion(trial) - here) <= unit:
+                    return True
+        return False
+
     def diagonal_only(self) -> bool:
         return all(t.structure == "diag" for t in self.spec.terms)

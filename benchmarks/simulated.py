@@ -95,6 +95,7 @@ def judge(spec: Spec, about: dict[str, str], answers: dict[str, Answer]) -> dict
         "best": values[winner],
         "winner": winner,
         "singular": singular,
+        "flat": dense.flat(points["multilevel"]) if "multilevel" in points else False,
         "smallest_sd": smallest,
         "states": states,
         "excess": {e: (v - values[winner]) / unit for e, v in values.items()},
@@ -125,6 +126,8 @@ def verdict_right(row: dict[str, Any]) -> bool | None:
     """Our optimum must be certified, and called singular exactly when the best known one is; None: nobody can tell."""
     if row.get("verdict") is None or "best" not in row:
         return None
+    if row["flat"]:  # nothing to certify: some variance is arbitrary, and the verdict must say so
+        return bool(row["verdict"] == "not certified")
     if row["verdict"] == "not certified":
         return False
     return None if row["singular"] is None else bool((row["verdict"] == "singular") == row["singular"])

@@ -37,7 +37,7 @@ def columns(c: CrossProducts) -> tuple[Array, list[int]]:
 
 
 def rebuilt(c: CrossProducts, design: Any, rows: Any, threads: int = 1) -> Any:
-    y, _, _ = center_response(design, c.rows.x)
+    y, _, _ = center_response(design, c.rows.x, c.rows.weights)
     pick = [None if z is None else np.ascontiguousarray(z[rows]) for z in c.rows.z]
     return _core.build(
         [np.ascontiguousarray(a[rows]) for a in c.rows.codes],
@@ -58,7 +58,7 @@ def rebuilt(c: CrossProducts, design: Any, rows: Any, threads: int = 1) -> Any:
 def test_blocks_are_the_cross_products(name: str, weighted: bool) -> None:
     c = blocks(name, weighted)
     design = (shape(name).weighted if weighted else shape(name).model).design
-    y, _, _ = center_response(design, c.rows.x)
+    y, _, _ = center_response(design, c.rows.x, c.rows.weights)
     w = np.ones(c.n) if c.rows.weights is None else c.rows.weights
     dense, starts = columns(c)
     gram, right = dense.T @ (w[:, None] * dense), dense.T @ (w * y)
@@ -287,7 +287,7 @@ def test_whitening_of_collinear_and_empty_columns() -> None:
 def test_the_response_is_centred_exactly() -> None:
     m = shape("six fixed effects").weighted
     c = build(m.design, 1)
-    y, shift, scale = center_response(m.design, c.rows.x)
+    y, shift, scale = center_response(m.design, c.rows.x, c.rows.weights)
     np.testing.assert_allclose(c.rows.x @ shift + scale * y, m.design.y, rtol=1e-13)
     assert 0.1 < np.mean(y * y) < 10
     assert np.abs(c.rows.x.T @ (m.design.weights * y)).max() < 1e-10

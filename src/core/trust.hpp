@@ -245,15 +245,23 @@ class TrustRegion {
         const int r = static_cast<int>(dirs.size());
         out_.gradient_norm = 0;
         for (double v : g) out_.gradient_norm = std::max(out_.gradient_norm, std::fabs(v));
-        if (r > 0 && out_.iterations > patience && ev_.fac.plan.flops * r < exact_flops) h = exact_hessian(dirs);
-        else if (r > 0) add_into(h, ev_.average_information(dirs));
+        if (r > 0) {
+            vec exact;
+            if (out_.iterations > patience && ev_.fac.plan.flops * r < exact_flops) exact = exact_hessian(dirs);
+            if (!exact.empty()) h = std::move(exact);
+            else {
+                if (!current_ && evaluate_at(lambda_)) accept(lambda_);  // the factor must be that of lambda_
+                add_into(h, ev_.average_information(dirs));
+            }
+        }
         const vec e = eigen(r, h);
         out_.min_curvature = r ? e[0] : std::numeric_limits<double>::infinity();
         remember_weakest(dirs, h);
+        const Step newton = trust_step(h, e, g, std::numeric_limits<double>::max());
+        out_.decrement = r == 0 || newton.interior ? newton.decrease : std::numeric_limits<double>::infinity();
         while (ev_.evaluations < max_) {
             const Step step = trust_step(h, e, g, radius_);
             const bool last = step.interior && step.decrease < std::max(stop_decrement, noise());
-            if (step.interior) out_.decrement = step.decrease;
             if (r == 0) return done(0);
             const std::vector<vec> next = moved(dirs, step.d);
             const bool good = evaluate_at(next);
@@ -269,12 +277,12 @@ class TrustRegion {
             // a flat criterion has no interior step: nothing is left to gain, and the certificate says how flat it is
             if (step.decrease < 10 * noise() && out_.gradient_norm * std::max(1.0, largest_value()) < accept_decrement) return done(0);
             radius_ = 0.25 * step.length;
-            if (radius_ < 1e-9) return done(out_.decrement < accept_decrement && step.interior ? 0 : 2);
+            if (radius_ < 1e-9) return done(out_.decrement < accept_decrement ? 0 : 2);
         }
         return done(1);
     }
     // second derivatives along dirs by central differences of the exact gradient: where the average information is far
-    // from them (few rows, a boundary near by), its steps crawl
+    // from them (few rows, a boundary near by), its steps crawl. Empty if an evaluation failed.
     vec exact_hessian(const std::vector<Direction>& dirs) {
         const int r = static_cast<int>(dirs.size());
         vec h(r * r, 0.0);
@@ -293,14 +301,14 @@ class TrustRegion {
                 std::vector<vec> moved = lambda_;
                 for (int a = 0; a < k; ++a)
                     for (int c = 0; c < k; ++c) moved[d.factor][a * k + c] += sign * step * d.left[a] * d.right[c];
-                evaluate_at(moved);
+                if (!evaluate_at(moved)) return {};
                 for (int j = 0; j < r; ++j) h[j + i * r] += sign * along(dirs[j], ev_.gradient()) / (2 * step);
             }
         }
         for (int i = 0; i < r; ++i)
             for (int j = 0; j < i; ++j) h[i + j * r] = h[j + i * r] = (h[i + j * r] + h[j + i * r]) / 2;
         for (double v : h)
-            if (!std::isfinite(v)) throw std::runtime_error("the Hessian of the criterion is not finite");
+            if (!std::isfinite(v)) return {};
         return h;
     }
     void remember_weakest(const std::vector<Direction>& dirs, const vec& q) {

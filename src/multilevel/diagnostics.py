@@ -114,8 +114,8 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
         top = max((float(np.abs(m).max()) for m in fit.optimum.engine_lambdas), default=0.0)
         if top > 1e5:
             return (
-                f"Not certified: what varies between groups is about {top:.0e} times the residual sd, so that rounding leaves "
-                "the variances few digits. Check the response for groups in other units."
+                f"Not certified: what varies between groups is about {top:.0e} times the residual sd, so that rounding "
+                "leaves the variances few digits. Check the response for groups in other units."
             )
         return (
             f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
