@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from shapes import quiet_fit, shape, twin
@@ -141,3 +142,13 @@ def test_table_of_missing_degrees() -> None:
 def test_a_level_outside_zero_and_one(level: object) -> None:
     with pytest.raises(OptionError, match="level must lie between 0 and 1"):
         check_level(level)
+
+
+@pytest.mark.parametrize("ratio", [10.0, 100.0, 1e4])
+def test_df_of_an_intercept_is_groups_less_one_whatever_the_ratio_of_sds(ratio: float) -> None:
+    """Balanced one-way data: the df of the mean go to J - 1 as groups differ far more than their rows."""
+    rng = np.random.default_rng(11)
+    a = np.repeat(np.arange(12), 20)
+    y = ratio * rng.standard_normal(12)[a] + rng.standard_normal(240)
+    table = Model("y ~ 1 + (1 | a)", pd.DataFrame({"y": y, "a": a})).fit().fixef()
+    assert table["df"][0] == pytest.approx(11.0, rel=2e-3)

@@ -65,12 +65,12 @@ class TrustRegion {
     std::vector<vec> lambda_, gradient_;
     std::vector<Svd> svd_;
     std::vector<int> active_;  // per component: leading columns that are searched
-    double f_ = 0, radius_ = 1;
+    double f_ = 0, r2_ = 1, radius_ = 1;
     bool current_ = false;  // the factor holds lambda_, not a rejected trial
     FitResult out_;
 
-    // what rounding leaves of two deviances' difference
-    double noise() const { return 4e-15 * (std::fabs(f_) + ev_.df); }
+    // what rounding leaves of two deviances' difference; the residual sum of squares is what is left of y'Wy
+    double noise() const { return 4e-15 * (std::fabs(f_) + ev_.df) + 2e-16 * ev_.df * y_.yy / r2_; }
 
     bool evaluate_at(const std::vector<vec>& lambda) {
         current_ = false;
@@ -79,6 +79,7 @@ class TrustRegion {
     void accept(const std::vector<vec>& lambda) {
         lambda_ = lambda;
         f_ = ev_.value;
+        r2_ = ev_.fac.r2;
         gradient_ = ev_.gradient();
         current_ = true;
     }
