@@ -335,7 +335,8 @@ def test_a_saddle_is_left_downhill(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"status": "no further progress"}, False),
         ({"status": "out of evaluations"}, False),
         ({"null_slopes": (float("nan"), -1.0)}, False),
-        ({"null_slopes": (0.0, float("nan"))}, True),
+        ({"null_slopes": (0.5, float("nan"))}, True),
+        ({"null_slopes": (0.0, float("nan"))}, False),  # as good at any value: not determined
         ({"min_curvature": 0.0}, False),
         ({"min_curvature": -1.0}, False),
         ({"min_curvature": float("nan")}, False),

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*caret, sep="\n", end="\n" if caret else "", file=sys.stderr)
         return 2
     except MultilevelError as error:
-        _say(_one_line(error))
+        _say(_in_options(_one_line(error)))
         return 2
     except MemoryError:
         _say("there is not enough memory for this; fit a sample of the rows, or fewer effects")
@@ -111,6 +111,12 @@ def _run(argv: Sequence[str] | None) -> None:
 def _say(text: str) -> None:
     with suppress(OSError, ValueError):
         print(f"multilevel: {text}", file=sys.stderr, flush=True)
+
+
+def _in_options(message: str) -> str:
+    """Advice given for Python, in the words of the command line."""
+    python = "use new_levels='population' (a new group, its variance in the interval) or 'sample', or leave the group out "
+    return message.replace(python + "with groups=", "use --new-levels population, or leave the group out with --groups")
 
 
 def _one_line(text: object) -> str:

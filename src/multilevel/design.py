@@ -177,9 +177,15 @@ def build(
     weight = weight_values(plan, series, extra)
     columns, infos = learn(series, uses_of(plan.expressions), rows, levels or {}, contrasts or {})
     messages += [
-        f"Column {name!r} has the single value {frame.label_text(info.levels[0])!r} in the rows used."
+        f"Column {name!r} has the single value {frame.label_text(info.levels[0])!r} in the rows used, so it has no effect."
         for name, info in infos.items()
         if info.levels is not None and len(info.levels) == 1
+    ]
+    messages += [
+        f"Column {name!r} holds numbers written as text and enters as a factor of {len(info.levels)} levels; for one slope "
+        "convert it with astype(float), to mean a factor write factor() or make it categorical."
+        for name, info in infos.items()
+        if info.levels is not None and _numbers_as_text(name, series[name], info.levels, plan)
     ]
     X, all_names, kept, Zs, offsets, state = _matrices(plan, columns)
     total = total_offset(plan, offsets, series, extra, rows)
@@ -244,6 +250,18 @@ def _matrices(
         if made[side][0].shape[1] != 1:
             raise DataError(f"offset({text}) must be one column of numbers")
     return X, all_names, kept, Zs, [made[side][0] for side in plan.offsets], state
+
+
+def _numbers_as_text(name: str, series: pd.Series[Any], levels: list[Any], plan: Plan) -> bool:
+    """Whether a bare text column looks as if it was read from a file as text by accident."""
+    if not any(one.plain and name in one.columns for one in plan.expressions):
+        return False
+    if frame.column_kind(series, name) != "text" or len(levels) < 3:
+        return False
+    try:
+        return all(np.isfinite(float(level)) for level in levels)
+    except (TypeError, ValueError):
+        return False
 
 
 def _dropped_message(dropped: tuple[str, ...]) -> str:

@@ -134,7 +134,7 @@ def _extend(series: pd.Series[Any], name: str, known: NDArray[Any]) -> tuple[Cod
     if len(known) and _is_text(known[0]) != _is_text(unknown[0]):
         kinds = {True: "text", False: "no text"}
         raise DataError(
-            f"column {name!r} was {kinds[_is_text(known[0])]} when fitting (such as {known[0]!r}), and is "
+            f"column {name!r} was {kinds[_is_text(known[0])]} when fitting (such as {frame.label_text(known[0])}), and is "
             f"{kinds[_is_text(unknown[0])]} now ({unknown[0]!r}); convert it"
         )
     labels = np.empty(len(known) + len(unknown), dtype=object)

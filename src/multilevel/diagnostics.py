@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ConvergenceWarning, MissingRowsWarning, RankWarning, SingularFitWarning
+from .errors import ConvergenceWarning, MissingRowsWarning, MultilevelWarning, RankWarning, SingularFitWarning
+from .optimise import NO_SLOPE
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -121,7 +122,7 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
             f"Not certified: no further progress, though a gain of {e.decrement:.2g} in deviance seemed possible. Rescale "
             "the predictors of the random effects, or simplify them."
         )
-    if not e.min_curvature > e.flat_below:
+    if not e.min_curvature > e.flat_below or any(abs(slope) <= NO_SLOPE for slope in e.null_slopes):
         return (
             f"Not certified: the criterion is flat or falls off along the variances of {_weak_components(fit)}, which these "
             "data do not determine. Drop or merge some of these random effects."
@@ -133,9 +134,11 @@ def _weak_components(fit: Fit) -> str:
     """Random effects that make up the direction of least curvature."""
     owners, shares = fit.engine.blocks.owners, fit.optimum.evidence.weak
     names = []
-    for (t, index), share in zip(owners, shares or (1.0,) * len(owners), strict=True):
+    slopes = fit.optimum.evidence.null_slopes
+    for (t, index), share, slope in zip(owners, shares or (1.0,) * len(owners), slopes, strict=True):
         term = fit.design.terms[t]
-        if share > 0.05:
+        flat = abs(slope) <= NO_SLOPE
+        if flat or (share > 0.05 and not any(abs(s) <= NO_SLOPE for s in slopes)):
             names.append(f"{term.group} ({', '.join(term.names[i] for i in index)})")
     return " and ".join(names)
 
@@ -182,6 +185,11 @@ def warn_of(fit: Fit) -> None:
         warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=3)
     if design.dropped:
         warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=3)
+    for message in design.messages:
+        if "has the single value" in message:
+            warnings.warn(message, RankWarning, stacklevel=3)
+        elif "numbers written as text" in message:
+            warnings.warn(message, MultilevelWarning, stacklevel=3)
     report = convergence(fit)
     if not report.converged:
         warnings.warn(report.sentence, ConvergenceWarning, stacklevel=3)

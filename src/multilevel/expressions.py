@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .errors import FormulaError, listing, nearest
+from .errors import FormulaError, nearest
 
 __all__ = [
     "CONTRAST_NAMES",
@@ -132,6 +132,16 @@ _NODES = (
     ast.List,
     ast.Tuple,
 )
+
+
+_ELSEWHERE = {  # what users of R look for under another name
+    "ns": "natural splines are cr(x, df=4)",
+    "s": "splines are bs(x, df=4) and cr(x, df=4)",
+    "lag": "compute the column first",
+    "ifelse": "compute the column first, for example with numpy.where",
+    "relevel": "give the order of the levels with levels={'column': [...]}",
+    "interaction": "write a:b",
+}
 
 
 @dataclass(frozen=True)
@@ -320,7 +330,7 @@ class _Checker(ast.NodeVisitor):
             _fail("only functions can be called")
         elif node.func.id not in self.calls:
             name = self.aliases.get(node.func.id, node.func.id)
-            hint = nearest(name, sorted(self.calls)) or f"there are {listing(sorted(self.calls), 60)}"
+            hint = _ELSEWHERE.get(name) or nearest(name, sorted(self.calls)) or "compute a column first"
             _fail(f"unknown function {name}(); {hint}", name)
         for child in (*node.args, *(argument.value for argument in node.keywords)):
             self.visit(child)

@@ -69,7 +69,9 @@ def from_value(name: str, value: Any) -> pd.Series[Any]:
             return from_foreign(value)
         if np.ndim(value) == 1 if isinstance(value, np.ndarray) else True:
             return pd.Series(value)
-    raise DataError(f"column {name!r} is not a one-dimensional array but {type(value).__name__}")
+    raise DataError(
+        f"column {name!r} is not a one-dimensional array but {type(value).__name__}; for one row write [value]"
+    )
 
 
 def from_foreign(value: Any) -> pd.Series[Any]:

@@ -116,7 +116,9 @@ def _tilde(text: str) -> int:
         elif char == "~":
             found.append(position)
     if not found:
-        fail("there is no ~; write 'response ~ predictors'", text, len(text.rstrip()))
+        equals = text.find("=")
+        at = equals if equals >= 0 and text[equals + 1 : equals + 2] != "=" else len(text.rstrip())
+        fail("there is no ~; write 'response ~ predictors'", text, at)
     if len(found) > 1:
         fail("there is more than one ~", text, found[1])
     return found[0]

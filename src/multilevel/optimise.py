@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 STATUS = ("converged", "out of evaluations", "no further progress", "start failed")
+NO_SLOPE = 1e-7  # a vanished variance with less slope than this is as good at any value: not determined, not zero
 FLAT = 1e-5  # curvature 2 / se**2: an error of 450 times the sd (or the residual sd, if larger) determines nothing
 FLAT_RELATIVE = 1e-8  # of the largest curvature: the error of the differences
 STEP = 1e-4  # relative step of the central differences of the gradient: error about 1e-8 both ways
@@ -67,7 +68,7 @@ class Evidence:
     @property
     def converged(self) -> bool:
         """Whether every condition of a local minimum holds."""
-        kkt = all(not slope < -1e-4 for slope in self.null_slopes)
+        kkt = all(not slope < -1e-4 and not abs(slope) <= NO_SLOPE for slope in self.null_slopes)
         return self.status == "converged" and kkt and self.min_curvature > self.flat_below
 
 

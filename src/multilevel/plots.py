@@ -388,7 +388,8 @@ def _group_notes(lines: Lines, drawn: int) -> str:
         notes.append(f"partially pooled lines include the effects of {_list(lines.with_groups)}")
     lost = sum(bool(np.isnan(facet.unpooled).all()) for facet in lines.facets)
     if lost:
-        notes.append(f"{lost} group{'s have' if lost > 1 else ' has'} too few rows for an unpooled line")
+        own = "their" if lost > 1 else "its"
+        notes.append(f"{lost} group{'s have' if lost > 1 else ' has'} no unpooled line: {own} rows do not determine one")
     if lines.x is None:
         notes.append("rows of each group from left to right")
     total = sum(len(facet.rows) for facet in lines.facets)

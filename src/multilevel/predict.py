@@ -319,6 +319,10 @@ class Refits:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        done = int(np.sum(self.converged))
+        return f"<Refits of {self.fit.formula!r}: {len(self)} responses, {done} converged; fixef(), varcorr(), glance()>"
+
     def fixef(self) -> Any:
         """Frame: response, term, estimate, std_error, statistic, p_value (normal distribution)."""
         from .inference import t_table

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MAX_EVALUATIONS = 500
+PERFECT = 1e-12  # share of y'y left to the residual at or below which rounding decides, not the data
 SECOND_START = 1e6  # flops of a factorisation: below this a singular optimum is sought from a second start as well
 CHEAP = 2e8  # flops: below this the exact Hessian is part of every fit, above it one directional check
 
@@ -303,7 +304,7 @@ class Engine:
         c = self.blocks
         df = self.df(reml)
         sigma = c.scale * c.unit * float(np.sqrt(state.r2 / df))
-        if not np.isfinite(sigma) or state.r2 <= 1e-14 * c.core.yy:
+        if not np.isfinite(sigma) or state.r2 <= PERFECT * c.core.yy:
             raise DataError(_failure(2))
         solution = state.solution()
         q = len(solution) - c.p

@@ -112,7 +112,7 @@ def response_values(plan: Plan, series: Mapping[str, pd.Series[Any]], rows: Rows
     _finite(y, f"the response {name!r}", rows, values)
     if (y == y[0]).all():
         raise DataError(
-            f"the response {name!r} is {y[0]:g} in all {len(y)} rows used; there is nothing to explain"
+            f"the response {name!r} is {y[0]:g} in all {len(y)} row{'s' * (len(y) != 1)} used; there is nothing to explain"
         )
     return y
 
