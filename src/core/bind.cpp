@@ -1,106 +1,10 @@
 // Python bindings: float64/int arrays in and out, opaque handles between; sentences about statuses are Python's.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
 #include <memory>
 #include <optional>
 
+#include "saved.hpp"
 #include "start.hpp"
 #include "trust.hpp"
-
-namespace nb = nanobind;
-using namespace multilevel;
-
-using Array = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
-using Codes = nb::ndarray<const i32, nb::c_contig, nb::device::cpu>;
-
-static nb::object array(vec values, std::vector<std::size_t> shape) {
-    auto* data = new vec(std::move(values));
-    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<vec*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), shape.size(), shape.data(), owner));
-}
-
-// The caller's rows, checked; the arrays must outlive the call.
-struct Rows {
-    i64 n = 0;
-    int p = 0;
-    std::vector<FactorRows> factors;
-    const double *x = nullptr, *y = nullptr, *w = nullptr;
-};
-static Rows read_rows(const std::vector<Codes>& codes, const std::vector<std::optional<Array>>& z,
-                      const std::vector<int>& levels, const Array& x, const std::optional<Array>& w) {
-    Rows r;
-    if (x.ndim() != 2) throw std::invalid_argument("X must be (n, p)");
-    r.n = static_cast<i64>(x.shape(0));
-    if (r.n >= INT32_MAX) throw std::length_error("more than 2^31 rows in one piece; pass them in chunks");
-    if (x.shape(1) >= INT32_MAX) throw std::length_error("more than 2^31 fixed effects");
-    r.p = static_cast<int>(x.shape(1));
-    r.x = x.data();
-    if (codes.size() != z.size() || codes.size() != levels.size())
-        throw std::invalid_argument("codes, z and levels must have one entry per factor");
-    for (std::size_t f = 0; f < codes.size(); ++f) {
-        if (codes[f].ndim() != 1 || static_cast<i64>(codes[f].shape(0)) != r.n)
-            throw std::invalid_argument("codes must be (n,)");
-        for (i64 i = 0; i < r.n; ++i)
-            if (codes[f].data()[i] < 0 || codes[f].data()[i] >= levels[f])
-                throw std::invalid_argument("a code lies outside its factor's levels");
-        if (levels[f] < 1 || levels[f] == INT32_MAX) throw std::invalid_argument("a factor needs 1 to 2^31 - 2 levels");
-        int k = 1;
-        if (z[f]) {
-            if (z[f]->ndim() != 2 || static_cast<i64>(z[f]->shape(0)) != r.n)
-                throw std::invalid_argument("Z must be (n, k)");
-            if (z[f]->shape(1) < 1 || z[f]->shape(1) > 30000) throw std::invalid_argument("Z needs 1 to 30000 columns");
-            k = static_cast<int>(z[f]->shape(1));
-        }
-        r.factors.push_back({codes[f].data(), z[f] ? z[f]->data() : nullptr, levels[f], k});
-    }
-    if (w) {
-        if (w->ndim() != 1 || static_cast<i64>(w->shape(0)) != r.n) throw std::invalid_argument("weights must be (n,)");
-        r.w = w->data();
-    }
-    return r;
-}
-
-// Cross-products and their symbolic plan; immutable once made.
-struct Problem {
-    Blocks blocks;
-    Plan plan;
-    explicit Problem(Blocks b) : blocks(std::move(b)), plan(make_plan(blocks)) {}
-};
-
-static std::vector<vec> read_lambdas(const Plan& plan, const std::vector<Array>& lambdas) {
-    if (static_cast<int>(lambdas.size()) != plan.factors) throw std::invalid_argument("one Lambda per factor is needed");
-    std::vector<vec> out;
-    for (int f = 0; f < plan.factors; ++f) {
-        const std::size_t k = plan.k[f];
-        if (lambdas[f].ndim() != 2 || lambdas[f].shape(0) != k || lambdas[f].shape(1) != k)
-            throw std::invalid_argument("Lambda of a factor must be (k, k)");
-        out.emplace_back(lambdas[f].data(), lambdas[f].data() + k * k);
-    }
-    return out;
-}
-static nb::list write_squares(const Plan& plan, const std::vector<vec>& mats) {
-    nb::list out;
-    for (int f = 0; f < plan.factors; ++f)
-        out.append(array(mats[f], {std::size_t(plan.k[f]), std::size_t(plan.k[f])}));
-    return out;
-}
-static std::vector<Component> read_components(const Blocks& b, const std::vector<std::pair<int, std::vector<int>>>& list) {
-    std::vector<Component> out;
-    for (const auto& c : list) {
-        if (c.first < 0 || c.first >= b.factors()) throw std::invalid_argument("a component names no factor");
-        if (c.second.empty()) throw std::invalid_argument("a component needs effects");
-        for (int i : c.second)
-            if (i < 0 || i >= b.k[c.first]) throw std::invalid_argument("a component names no effect of its factor");
-        out.push_back({c.first, c.second});
-    }
-    return out;
-}
 
 // One factorisation that stays, for values, gradients, solves at one Lambda.
 struct State {
@@ -215,6 +119,49 @@ static nb::object estimation_var(State& state, const Array& x, const std::vector
     return array(std::move(out), {m});
 }
 
+// At plus and minus each step along rank-one directions: gradients along all of them, r2 and the X factor.
+static nb::dict differences(State& state, const std::vector<Array>& lambdas, const std::vector<int>& groups,
+                            const std::vector<Array>& moves, const std::vector<double>& steps) {
+    const Plan& plan = state.problem->plan;
+    const auto center = read_lambdas(plan, lambdas);
+    const std::size_t r = groups.size(), p = plan.p;
+    if (moves.size() != r || steps.size() != r) throw std::invalid_argument("one move and step per direction is needed");
+    for (std::size_t i = 0; i < r; ++i) {
+        if (groups[i] < 0 || groups[i] >= plan.factors) throw std::invalid_argument("a direction names no factor");
+        if (moves[i].size() != center[groups[i]].size()) throw std::invalid_argument("a move must be (k, k)");
+    }
+    vec gradients(2 * r * r), r2(2 * r), l_x(2 * r * p * p, 0.0);
+    bool failed = false;
+    {
+        nb::gil_scoped_release free;
+        Evaluator& ev = state.ev;
+        failed = ev.fac.evaluate(center, state.problem->blocks.y, ev.threads) != Status::ok;
+        const double s2 = ev.fac.r2 / ev.df;
+        for (std::size_t at = 0; at < 2 * r && !failed; ++at) {
+            const std::size_t i = at / 2;
+            std::vector<vec> moved = center;
+            for (std::size_t e = 0; e < moves[i].size(); ++e)
+                moved[groups[i]][e] += (at % 2 ? -steps[i] : steps[i]) * moves[i].data()[e];
+            failed = ev.fac.evaluate(moved, state.problem->blocks.y, ev.threads) != Status::ok;
+            if (failed) break;
+            ev.inv.compute({1.0, ev.reml ? 1.0 : 0.0, ev.fac.r2 / s2}, true, ev.threads);
+            for (std::size_t j = 0; j < r; ++j)
+                for (std::size_t e = 0; e < moves[j].size(); ++e)
+                    gradients[at * r + j] += ev.inv.gradient[groups[j]][e] * moves[j].data()[e];
+            r2[at] = ev.fac.r2;
+            for (std::size_t a = 0; a < p; ++a)
+                for (std::size_t c = 0; c <= a; ++c) l_x[(at * p + a) * p + c] = ev.fac.l_x(a, c);
+        }
+        ev.fac.evaluate(center, state.problem->blocks.y, ev.threads);
+    }
+    nb::dict d;
+    d["failed"] = failed;
+    d["gradients"] = array(std::move(gradients), {r, 2, r});
+    d["r2"] = array(std::move(r2), {r, 2});
+    d["l_x"] = array(std::move(l_x), {r, 2, p, p});
+    return d;
+}
+
 static nb::dict fit_dict(const Plan& plan, const FitResult& r, Evaluator& ev) {
     nb::dict d;
     d["lambdas"] = write_squares(plan, r.lambda);
@@ -315,82 +262,6 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
     return d;
 }
 
-// Blocks as plain arrays and back: what a saved fit keeps instead of its rows.
-static nb::dict export_blocks(const Problem& problem) {
-    const Blocks& b = problem.blocks;
-    nb::dict d;
-    auto put = [&](const std::string& name, const vec& v) { d[name.c_str()] = array(v, {v.size()}); };
-    d["n"] = b.n;
-    d["p"] = b.p;
-    d["sum_log_w"] = b.sum_log_w;
-    d["yy"] = b.y.yy;
-    d["levels"] = b.levels;
-    d["k"] = b.k;
-    put("xx", b.xx);
-    put("xy", b.y.xy);
-    for (int f = 0; f < b.factors(); ++f) {
-        const std::string at = std::to_string(f);
-        put("diag" + at, b.diag[f]);
-        put("border" + at, b.border[f]);
-        put("zy" + at, b.y.zy[f]);
-        for (std::size_t h = 0; h < b.pairs[f].size(); ++h) {
-            const std::string pair = at + "_" + std::to_string(f + 1 + h);
-            const PairBlocks& pb = b.pairs[f][h];
-            put("ptr" + pair, vec(pb.ptr.begin(), pb.ptr.end()));
-            put("idx" + pair, vec(pb.idx.begin(), pb.idx.end()));
-            put("val" + pair, pb.val);
-        }
-    }
-    return d;
-}
-static std::shared_ptr<Problem> import_blocks(const nb::dict& d) {
-    Blocks b;
-    auto get = [&](const std::string& name, std::size_t size) {
-        const Array a = nb::cast<Array>(d[name.c_str()]);
-        if (a.size() != size) throw std::invalid_argument("saved array " + name + " has a wrong size");
-        return vec(a.data(), a.data() + a.size());
-    };
-    b.n = nb::cast<i64>(d["n"]);
-    b.p = nb::cast<int>(d["p"]);
-    b.sum_log_w = nb::cast<double>(d["sum_log_w"]);
-    b.levels = nb::cast<std::vector<int>>(d["levels"]);
-    b.k = nb::cast<std::vector<int>>(d["k"]);
-    if (b.n < 1 || b.p < 0 || b.k.size() != b.levels.size()) throw std::invalid_argument("saved sizes disagree");
-    const std::size_t p = b.p;
-    b.xx = get("xx", p * p);
-    b.y.xy = get("xy", p);
-    b.y.yy = nb::cast<double>(d["yy"]);
-    for (int f = 0; f < b.factors(); ++f) {
-        const std::string at = std::to_string(f);
-        if (b.k[f] < 1 || b.levels[f] < 1) throw std::invalid_argument("saved sizes are not positive");
-        const std::size_t j = b.levels[f], k = b.k[f];
-        b.diag.push_back(get("diag" + at, j * k * k));
-        b.border.push_back(get("border" + at, j * k * p));
-        b.y.zy.push_back(get("zy" + at, j * k));
-        b.pairs.emplace_back();
-        for (int g = f + 1; g < b.factors(); ++g) {
-            const std::string pair = at + "_" + std::to_string(g);
-            PairBlocks pb;
-            const vec ptr = get("ptr" + pair, j + 1);
-            for (std::size_t i = 0; i <= j; ++i) {
-                if (!(ptr[i] >= (i ? ptr[i - 1] : 0.0)) || ptr[i] > 9e15) throw std::invalid_argument("saved pointers are not ascending");
-                pb.ptr.push_back(static_cast<i64>(ptr[i]));
-            }
-            const vec idx = get("idx" + pair, pb.ptr.back());
-            for (double v : idx) {
-                if (!(v >= 0 && v < b.levels[g])) throw std::invalid_argument("a saved level lies outside its factor");
-                pb.idx.push_back(static_cast<i32>(v));
-            }
-            for (std::size_t i = 0; i < j; ++i)
-                for (i64 e = pb.ptr[i] + 1; e < pb.ptr[i + 1]; ++e)
-                    if (pb.idx[e] <= pb.idx[e - 1]) throw std::invalid_argument("saved levels are not ascending");
-            pb.val = get("val" + pair, idx.size() * k * b.k[g]);
-            b.pairs.back().push_back(std::move(pb));
-        }
-    }
-    return std::make_shared<Problem>(std::move(b));
-}
-
 template <class Fn>
 static void take(Fn& target, const nb::dict& api, const char* name) {
     PyObject* capsule = PyDict_GetItemString(api.ptr(), name);
@@ -459,6 +330,8 @@ NB_MODULE(_core, m) {
             return write_squares(p.plan, moment_start(p.blocks, p.blocks.y, components));
         },
         nb::arg("problem"), nb::arg("components"));
+    m.def("differences", &differences, nb::arg("state"), nb::arg("lambdas"), nb::arg("groups"), nb::arg("moves"),
+          nb::arg("steps"));
     m.def("estimation_var", &estimation_var, nb::arg("state"), nb::arg("x"), nb::arg("codes"), nb::arg("effects"));
     m.def("fit", &fit, nb::arg("state"), nb::arg("start"), nb::arg("components"), nb::arg("max_evaluations"),
           nb::arg("em_steps"));

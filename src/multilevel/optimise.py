@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 STATUS = ("converged", "out of evaluations", "no further progress", "start failed")
 NO_SLOPE = 1e-7  # a vanished variance with less slope than this is as good at any value: not determined, not zero
+POLISHED = 1e-18  # decrement at which the estimates have ten digits or so already
 FLAT = 1e-5  # curvature 2 / se**2: an error of 450 times the sd (or the residual sd, if larger) determines nothing
 FLAT_RELATIVE = 1e-8  # of the largest curvature: the error of the differences
 STEP = 1e-4  # relative step of the central differences of the gradient: error about 1e-8 both ways
@@ -82,7 +83,7 @@ class Direction:
     size: float
 
     def matrix(self) -> Array:
-        return np.outer(self.left, self.right)
+        return np.asarray(self.left[:, None] * self.right)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Curvature:
     """Second-order facts at the optimum, in engine coordinates.
 
     ``hessian`` (r, r) is of the deviance at fixed sigma, ``profiled`` with sigma profiled out; ``r2_slope`` (r,)
-    differentiates the penalised residual sum of squares; ``l_x`` holds the X factor at plus and minus each step.
+    differentiates the penalised residual sum of squares; ``l_x`` (r, 2, p, p) holds the X factor at plus and minus each step.
     """
 
     directions: list[Direction]
@@ -98,7 +99,7 @@ class Curvature:
     hessian: Array
     profiled: Array
     r2_slope: Array
-    l_x: list[tuple[Array, Array]]
+    l_x: Array
 
 
 def free_directions(
@@ -135,37 +136,25 @@ def combined(lambdas: list[Array], directions: list[Direction], weights: Array) 
     return out
 
 
-def curvature(state: Any, lambdas: list[Array], directions: list[Direction], reml: bool, df: float) -> Curvature:
-    """Exact Hessian by central differences of the exact gradient; leaves the state at `lambdas`."""
-    wx = 1.0 if reml else 0.0
-    state.set(lambdas)
-    s2 = state.r2 / df
-    r = len(directions)
-    hessian, slope = np.zeros((r, r)), np.zeros(r)
+def curvature(state: Any, lambdas: list[Array], directions: list[Direction], df: float) -> Curvature | None:
+    """Exact Hessian by central differences of the exact gradient; leaves the state at `lambdas`.
+
+    None where the criterion cannot be evaluated next to `lambdas`.
+    """
+    from . import _core
+
     steps = np.array([STEP * d.size for d in directions])
-    factors = []
-    moves = [d.matrix() for d in directions]
-    for i, d in enumerate(directions):
-        sides = []
-        for sign in (1.0, -1.0):
-            moved = list(lambdas)
-            moved[d.group] = lambdas[d.group] + sign * steps[i] * moves[i]
-            state.set(moved)
-            g = state.gradient(1.0, wx, state.r2 / s2)
-            sides.append(
-                (
-                    np.array([np.vdot(g[e.group], m) for e, m in zip(directions, moves, strict=True)]),
-                    state.r2,
-                    state.l_x(),
-                )
-            )
-        (up, r2_up, l_up), (down, r2_down, l_down) = sides
-        hessian[i] = (up - down) / (2 * steps[i])
-        slope[i] = (r2_up - r2_down) / (2 * steps[i])
-        factors.append((l_up, l_down))
-    state.set(lambdas)
+    found = _core.differences(state, lambdas, [d.group for d in directions], [d.matrix() for d in directions], steps)
+    if found["failed"]:
+        return None
+    s2 = state.r2 / df
+    gradients, r2 = found["gradients"], found["r2"]
+    hessian = (gradients[:, 0] - gradients[:, 1]) / (2 * steps[:, None])
     hessian = (hessian + hessian.T) / 2
-    return Curvature(directions, steps, hessian, hessian - np.outer(slope, slope) / (s2 * s2 * df), slope, factors)
+    slope = (r2[:, 0] - r2[:, 1]) / (2 * steps)
+    return Curvature(
+        directions, steps, hessian, hessian - np.outer(slope, slope) / (s2 * s2 * df), slope, found["l_x"]
+    )
 
 
 def polish(state: Any, best: dict[str, Any], facts: Curvature, reml: bool, df: float) -> None:
@@ -174,6 +163,8 @@ def polish(state: Any, best: dict[str, Any], facts: Curvature, reml: bool, df: f
     The search stops where the deviance can no longer tell, with estimates right to seven digits or so; this gives them
     all digits for the price of a gradient or two. Updates `best` in place where the gradient shrinks.
     """
+    if best["decrement"] < POLISHED:
+        return
     moves = [d.matrix() for d in facts.directions]
 
     def slope(lambdas: list[Array]) -> Array | None:

@@ -263,7 +263,9 @@ class Engine:
         if not directions:
             return np.inf, True, None
         if c.core.flops * 6 * len(directions) < CHEAP:
-            facts = optimise.curvature(state, best["lambdas"], directions, reml, self.df(reml))
+            facts = optimise.curvature(state, best["lambdas"], directions, self.df(reml))
+            if facts is None:
+                return best["min_curvature"], False, best.get("weakest")
             # per relative change where an sd is large: 1e4 residual sds known to one percent is well determined
             sizes = np.array([max(d.size, 1.0) for d in directions])
             values, vectors = np.linalg.eigh(facts.profiled * np.outer(sizes, sizes))
@@ -347,7 +349,10 @@ class Engine:
         """Exact Hessian at an optimum along its free directions (singular directions left out)."""
         state = self.state(optimum.reml, optimum.engine_lambdas)
         directions = optimise.free_directions(list(optimum.engine_lambdas), self.blocks.components)
-        return optimise.curvature(state, list(optimum.engine_lambdas), directions, optimum.reml, self.df(optimum.reml))
+        facts = optimise.curvature(state, list(optimum.engine_lambdas), directions, self.df(optimum.reml))
+        if facts is None:
+            raise DataError("the criterion cannot be evaluated next to the optimum, so it has no standard errors there")
+        return facts
 
     @one_at_a_time
     def conditional_cov(self, optimum: Optimum) -> tuple[Array, ...]:
