@@ -388,13 +388,14 @@ class Refits:
 
 def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
     """Fit the model of `fit` to other responses; see `Fit.refit`."""
+    from . import refits
     from .fit import Fit as FitClass
     from .reml import Engine
 
     d = fit.rows_of_data()
     values, names = _responses(y, d)
     if names is not None:
-        found = fit.engine.refit(d, values, fit.optimum, threads)
+        found = refits.refit(fit.engine, d, values, fit.optimum, threads)
         return Refits(
             fit,
             names,

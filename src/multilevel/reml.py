@@ -148,7 +148,7 @@ class Engine:
         else:
             s2 = (sigma / (self.blocks.scale * self.blocks.unit)) ** 2
             value += df * np.log(2 * np.pi * s2) + state.r2 / s2
-        return float(value + self._constant(reml))
+        return float(value + self.constant(reml))
 
     @one_at_a_time
     def gradient(self, lambdas: tuple[Array, ...], reml: bool = True) -> tuple[Array, ...]:
@@ -166,7 +166,7 @@ class Engine:
         """Divisor of the residual variance: n - p or n."""
         return float(self.blocks.n - (self.blocks.p if reml else 0))
 
-    def _constant(self, reml: bool) -> float:
+    def constant(self, reml: bool) -> float:
         """What the change of coordinates adds to the engine's criterion."""
         c = self.blocks
         value = self.df(reml) * 2 * np.log(c.scale) - c.core.sum_log_w
@@ -326,7 +326,7 @@ class Engine:
         value = state.log_det_u + (state.log_det_x if reml else 0.0) + df * (1 + np.log(2 * np.pi * state.r2 / df))
         return Optimum(
             reml,
-            float(value + self._constant(reml)),
+            float(value + self.constant(reml)),
             np.concatenate(theta) if theta else np.empty(0),
             tuple(lambdas),
             sigma,
@@ -414,94 +414,6 @@ class Engine:
             half = state.solve(rhs, False)
             out[rows] = np.einsum("ij,ij->j", half, half)
         return out
-
-    # -- many responses ------------------------------------------------------------------------------------------
-
-    def refit(self, design: Design, ys: Array, optimum: Optimum, threads: int | None = None) -> dict[str, Array]:
-        """Fit r more responses on the same design, by the criterion of an optimum.
-
-        Parameters
-        ----------
-        ys : (r, n) array
-            Responses on the design's used rows, the user's scale.
-
-        Returns
-        -------
-        dict
-            beta, std_error (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,).
-        """
-        from . import _core
-
-        c = self.blocks
-        ys, shift, scale = self._center_many(design, ys)
-        raw = _core.refit(
-            c.core,
-            c.rows.codes,
-            c.rows.z,
-            c.rows.levels,
-            c.rows.x,
-            c.rows.weights,
-            ys,
-            c.components,
-            optimum.reml,
-            MAX_EVALUATIONS,
-            self.threads if threads is None else threads,
-        )
-        df = self.df(optimum.reml)
-        beta = (scale[:, None] * raw["beta"] + shift) @ c.x_basis.T
-        constant = self._constant(optimum.reml) - 2 * df * np.log(c.scale)
-        sigma = scale * np.sqrt(raw["r2"] / df)
-        half = np.linalg.solve(raw["l_x"], np.broadcast_to(c.x_basis.T, raw["l_x"].shape)) if c.p else raw["l_x"]
-        return {
-            "beta": beta,
-            "std_error": sigma[:, None] * np.sqrt(np.einsum("rij,rij->rj", half, half)),
-            "sigma": c.unit * sigma,
-            "theta": self._thetas(raw["lambdas"]),
-            "criterion": raw["deviance"] + 2 * df * np.log(scale) + constant,
-            "converged": raw["status"] == 0,
-            "evaluations": raw["evaluations"],
-        }
-
-    def _center_many(self, design: Design, ys: Array) -> tuple[Array, Array, Array]:
-        c = self.blocks
-        rest = np.array(ys if design.offset is None else ys - design.offset, dtype=np.float64)
-        x, w = c.rows.x, c.rows.weights
-        shift = np.zeros((len(rest), c.p))
-        if c.p:
-            xw = x if w is None else w[:, None] * x
-            hat = np.linalg.solve(xw.T @ x, xw.T)
-            for _ in range(2):
-                step = rest @ hat.T
-                shift += step
-                rest -= step @ x.T
-        top = np.abs(rest).max(axis=1)
-        extreme = np.flatnonzero(~((top > 1e-100) & (top < 1e100)))
-        if len(extreme) and top[extreme[0]] > 0:
-            raise DataError(
-                f"response {int(extreme[0])} of the {len(ys)} to refit less the offset reaches {top[extreme[0]]:.3g}, whose "
-                "square leaves the range of floating point; rescale it, for example to other units"
-            )
-        scale = np.sqrt(np.mean(rest * rest, axis=1))
-        constant = ~(scale > 1e-12 * np.sqrt(np.mean(ys * ys, axis=1)))
-        if constant.any():
-            raise DataError(
-                f"response {int(np.flatnonzero(constant)[0])} of the {len(ys)} to refit is an exact linear "
-                "function of the fixed effects; leave it out"
-            )
-        return np.ascontiguousarray(rest / scale[:, None]), shift, scale
-
-    def _thetas(self, flat: Array) -> Array:
-        """(r, n_theta) user thetas of the engine's flattened square roots."""
-        c = self.blocks
-        parts: list[Array] = [np.empty(0)] * len(c.structures)
-        at = 0
-        for group in c.groups:
-            roots = group.basis @ flat[:, at : at + group.k**2].reshape(-1, group.k, group.k)
-            at += group.k**2
-            for t, part in zip(group.terms, group.slices, strict=True):
-                rows, cols = c.structures[t].entries()
-                parts[t] = np.stack([lower_triangular(m)[rows, cols] / c.unit for m in roots[:, part, part]])
-        return np.hstack(parts) if parts else np.empty((len(flat), 0))
 
 
 def _failure(code: int) -> str:
