@@ -38,7 +38,7 @@ REGULAR = [
 
 
 def degrees(fit: Fit, contrasts: np.ndarray) -> np.ndarray:
-    return satterthwaite(fit.engine, fit.optimum, fit._curvature, contrasts)
+    return satterthwaite(fit.engine, fit.optimum, fit.curvature, contrasts)
 
 
 @pytest.mark.parametrize("name", REGULAR)

@@ -80,6 +80,34 @@ struct State {
     }
 };
 
+// Products with pieces of the problem on (q + p, r): [Z X]'W[Z X] rhs, Lambda rhs (or Lambda'rhs), and
+// (Lambda'Z'WZ Lambda + I)^{-1} rhs on the random rows with the X rows taken as zero.
+enum class Product { cross, lambda, lambda_transposed, random_inverse };
+static nb::object multiply(State& state, const Array& rhs, Product what) {
+    const Plan& plan = state.problem->plan;
+    const std::size_t q = static_cast<std::size_t>(plan.q), rows = q + plan.p;
+    if (rhs.ndim() != 2 || rhs.shape(0) != rows) throw std::invalid_argument("the right-hand side must be (q + p, r)");
+    vec x(rhs.data(), rhs.data() + rhs.size());
+    const int r = static_cast<int>(rhs.shape(1));
+    {
+        nb::gil_scoped_release free;
+        Factor& fac = state.ev.fac;
+        if (what == Product::cross) {
+            vec out(x.size());
+            cross_multiply(fac, x.data(), out.data(), r);
+            x.swap(out);
+        } else if (what == Product::random_inverse) {
+            std::fill(x.begin() + q * r, x.end(), 0.0);
+            forward_solve(fac, x.data(), r);
+            std::fill(x.begin() + q * r, x.end(), 0.0);
+            backward_solve(fac, x.data(), r);
+        } else {
+            apply_lambda(fac, x.data(), r, what == Product::lambda_transposed);
+        }
+    }
+    return array(std::move(x), {rows, std::size_t(r)});
+}
+
 // Per row, v'(L L')^{-1}v with v from the row's levels (effects already times Lambda) and X; NaN off the pattern.
 static nb::object estimation_var(State& state, const Array& x, const std::vector<Codes>& codes,
                                  const std::vector<Array>& effects) {
@@ -322,7 +350,13 @@ NB_MODULE(_core, m) {
         .def("inverse_blocks", &State::inverse_blocks, nb::arg("wu"), nb::arg("wx"))
         .def("solution", &State::solution)
         .def("l_x", &State::l_x)
-        .def("solve", &State::solve, nb::arg("rhs"), nb::arg("backward"));
+        .def("solve", &State::solve, nb::arg("rhs"), nb::arg("backward"))
+        .def("cross", [](State& s, const Array& rhs) { return multiply(s, rhs, Product::cross); })
+        .def("apply_lambda",
+             [](State& s, const Array& rhs, bool transposed) {
+                 return multiply(s, rhs, transposed ? Product::lambda_transposed : Product::lambda);
+             })
+        .def("solve_random", [](State& s, const Array& rhs) { return multiply(s, rhs, Product::random_inverse); });
     m.def(
         "moment_start",
         [](const Problem& p, const std::vector<std::pair<int, std::vector<int>>>& components) {

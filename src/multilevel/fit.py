@@ -13,6 +13,10 @@ from .errors import DataError, OptionError
 from .frame import like
 from .inference import check_level
 from .statsmodels_names import StatsmodelsNames
+from .verbs_checks import CheckVerbs
+from .verbs_intervals import IntervalVerbs
+from .verbs_means import MeanVerbs
+from .verbs_tests import TestVerbs
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Fit(StatsmodelsNames):
+class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
     """A fitted linear mixed model. Immutable; frames come back in the library of the data.
 
     Made by `Model.fit`, `lmer` or `read`. Estimates are on the user's scale; `sigma` and every "sd" are standard
@@ -167,13 +171,23 @@ class Fit(StatsmodelsNames):
     # -- tables -------------------------------------------------------------------------------------------
 
     @cached_property
-    def _curvature(self) -> Curvature:
+    def curvature(self) -> Curvature:
+        """Second-order facts at the optimum, which Satterthwaite's degrees of freedom need."""
         return self._engine.curvature(self._optimum)
 
     @cached_property
     def _fixed_df(self) -> Array:
-        p = len(self._optimum.beta)
-        return inference.satterthwaite(self._engine, self._optimum, self._curvature, np.eye(p))
+        return self._estimates("satterthwaite")[2]
+
+    def _estimates(self, ddf: str) -> tuple[Array, Array, Array]:
+        """Estimate, standard error and df of each coefficient; kept, for printing asks for them again."""
+        if ddf not in self._known_estimates:
+            self._known_estimates[ddf] = inference.estimates(self, np.eye(len(self._optimum.beta)), ddf)
+        return self._known_estimates[ddf]
+
+    @cached_property
+    def _known_estimates(self) -> dict[str, tuple[Array, Array, Array]]:
+        return {}
 
     def _frame(self, columns: dict[str, Any]) -> Any:
         return like(self.design.kind, columns)
@@ -182,13 +196,6 @@ class Fit(StatsmodelsNames):
         """Per estimated column -> per column of the full model matrix, NaN for dropped ones."""
         position = {name: i for i, name in enumerate(self.design.names)}
         return np.array([values[position[name]] if name in position else np.nan for name in self.design.all_names])
-
-    def _ddf(self, ddf: str) -> Array:
-        if ddf == "satterthwaite":
-            return self._fixed_df
-        if ddf == "none":
-            return np.full(len(self._optimum.beta), np.inf)
-        raise OptionError(f"ddf {ddf!r} is not known; allowed are 'satterthwaite' and 'none'")
 
     def fixef(self, level: float = 0.95, ddf: str = "satterthwaite") -> Any:
         """Fixed effects.
@@ -210,11 +217,10 @@ class Fit(StatsmodelsNames):
     def fixef_columns(self, level: float = 0.95, ddf: str = "satterthwaite") -> dict[str, Any]:
         """The columns of `fixef` as arrays."""
         check_level(level)
-        df = self._ddf(ddf)
-        std_error = np.sqrt(np.diag(self._optimum.vcov))
-        table = inference.t_table(self._optimum.beta, std_error, df, level)
+        estimate, std_error, df = self._estimates(ddf)
+        table = inference.t_table(estimate, std_error, df, level)
         columns = {
-            "estimate": self._optimum.beta,
+            "estimate": estimate,
             "std_error": std_error,
             "statistic": table["statistic"],
             "df": df,
@@ -302,23 +308,6 @@ class Fit(StatsmodelsNames):
     def vcov(self) -> Array:
         """(p, p) covariance matrix of the estimated fixed effects, in the order of `design.names`."""
         return self._optimum.vcov.copy()
-
-    def confint(self, level: float = 0.95, method: str = "wald", ddf: str = "satterthwaite") -> Any:
-        """Wald intervals of the fixed effects.
-
-        Returns
-        -------
-        frame
-            term, estimate, conf_low, conf_high.
-        """
-        if method != "wald":
-            raise OptionError(f"method {method!r} is not available; allowed is 'wald'")
-        table = self.fixef(level, ddf)
-        return (
-            table[["term", "estimate", "conf_low", "conf_high"]]
-            if self.design.kind != "pyarrow"
-            else table.select(["term", "estimate", "conf_low", "conf_high"])
-        )
 
     def tidy(self, level: float = 0.95) -> Any:
         """broom's table: effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high."""

@@ -11,6 +11,7 @@ from .errors import OptionError
 from .optimise import FLAT
 
 if TYPE_CHECKING:
+    from .fit import Fit
     from .optimise import Curvature
     from .reml import Engine, Optimum
 
@@ -66,6 +67,18 @@ def _quadratic(l_x: Array, rows: Array) -> Array:
     half = np.linalg.solve(l_x, rows)
     out: Array = np.einsum("ij,ij->j", half, half)
     return out
+
+
+def estimates(fit: Fit, rows: Array, ddf: str) -> tuple[Array, Array, Array]:
+    """Estimate, standard error and degrees of freedom of ``rows @ beta``, rows (m, p)."""
+    optimum = fit.optimum
+    estimate = rows @ optimum.beta
+    std_error = np.sqrt(np.einsum("ij,jk,ik->i", rows, optimum.vcov, rows))
+    if ddf == "none":
+        return estimate, std_error, np.full(len(rows), np.inf)
+    if ddf == "satterthwaite":
+        return estimate, std_error, satterthwaite(fit.engine, optimum, fit.curvature, rows)
+    raise OptionError(f"ddf {ddf!r} is not known; allowed are 'satterthwaite' and 'none'")
 
 
 def t_table(estimate: Array, std_error: Array, df: Array, level: float) -> dict[str, Array]:

@@ -154,7 +154,22 @@ class Engine:
     def gradient(self, lambdas: tuple[Array, ...], reml: bool = True) -> tuple[Array, ...]:
         """Derivative of the profiled criterion by every entry of each term's (k, k) factor."""
         state = self.state(reml, self.engine_lambdas(lambdas))
-        grads = state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml))
+        return self._term_gradients(state.gradient(1.0, 1.0 if reml else 0.0, self.df(reml)))
+
+    @one_at_a_time
+    def slope(
+        self, lambdas: tuple[Array, ...], sigma: float, reml: bool = True
+    ) -> tuple[float, tuple[Array, ...], float]:
+        """-2 log-likelihood at per-term factors and sigma (not profiled out) with its derivatives by both."""
+        state = self.state(reml, self.engine_lambdas(lambdas))
+        df, s2 = self.df(reml), (sigma / (self.blocks.scale * self.blocks.unit)) ** 2
+        value = state.log_det_u + (state.log_det_x if reml else 0.0) + df * np.log(2 * np.pi * s2) + state.r2 / s2
+        by_sigma = 2 * (df - state.r2 / s2) / sigma
+        grads = self._term_gradients(state.gradient(1.0, 1.0 if reml else 0.0, state.r2 / s2))
+        return float(value + self.constant(reml)), grads, float(by_sigma)
+
+    def _term_gradients(self, grads: list[Array]) -> tuple[Array, ...]:
+        """Per term, in the user's coordinates, what the core gives per engine group."""
         out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
         for group, g in zip(self.blocks.groups, grads, strict=True):
             user = self.blocks.unit * np.linalg.solve(group.basis.T, g)
