@@ -107,7 +107,7 @@ def test_levels_that_never_met_are_solved_for() -> None:
     met, apart = (a[0], b[0]), (a[0], next(j for j in range(len(design.terms[1].levels)) if j not in b[a == a[0]]))
     codes = [np.array([met[i], apart[i]], dtype=np.int32) for i in range(2)]
     effects = [np.full((2, 1), root[0, 0]) for root in at.engine_lambdas]
-    raw = np.asarray(_core.estimation_var(state, x, codes, effects))
+    raw = np.asarray(_core.estimation_var(state, x, codes, effects, list(range(len(codes))), True))
     assert np.isfinite(raw[0])
     assert np.isnan(raw[1])
     state = mine.state(True, at.engine_lambdas)

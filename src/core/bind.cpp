@@ -2,9 +2,14 @@
 #include <memory>
 #include <optional>
 
+#include <nanobind/stl/tuple.h>
+#include <tuple>
+
 #include "saved.hpp"
 #include "start.hpp"
 #include "trust.hpp"
+
+using Prior = std::tuple<int, Array, Codes, Codes, Array>;  // factor; diagonal, pointers, levels, values of its precision
 
 // One factorisation that stays, for values, gradients, solves at one Lambda.
 struct State {
@@ -109,23 +114,27 @@ static nb::object multiply(State& state, const Array& rhs, Product what) {
 }
 
 // Per row, v'(L L')^{-1}v with v from the row's levels (effects already times Lambda) and X; NaN off the pattern.
+// With `fixed` false the X columns count as known (ML): L^{-T} diag(1, 0) L^{-1} takes its place. `factors` says which
+// factor each pair of codes and effects belongs to, ascending; two levels of one factor are given smaller first.
 static nb::object estimation_var(State& state, const Array& x, const std::vector<Codes>& codes,
-                                 const std::vector<Array>& effects) {
+                                 const std::vector<Array>& effects, const std::vector<int>& factors, bool fixed) {
     const Plan& plan = state.problem->plan;
     if (x.ndim() != 2) throw std::invalid_argument("estimation_var needs X (m, p)");
-    const std::size_t m = x.shape(0), factors = plan.factors;
-    if ( x.shape(1) != std::size_t(plan.p) || codes.size() != factors || effects.size() != factors)
+    const std::size_t m = x.shape(0), entries = factors.size();
+    if (x.shape(1) != std::size_t(plan.p) || codes.size() != entries || effects.size() != entries)
         throw std::invalid_argument("estimation_var needs X (m, p) and one array of codes and effects per factor");
-    for (std::size_t f = 0; f < factors; ++f) {
-        if (codes[f].size() != m || effects[f].size() != m * plan.k[f])
+    for (std::size_t e = 0; e < entries; ++e) {
+        const int f = factors[e];
+        if (f < 0 || f >= plan.factors || (e && f < factors[e - 1])) throw std::invalid_argument("factors must ascend");
+        if (codes[e].size() != m || effects[e].size() != m * plan.k[f])
             throw std::invalid_argument("codes must be (m,) and effects (m, k)");
         for (std::size_t i = 0; i < m; ++i)
-            if (codes[f].data()[i] >= plan.levels[f]) throw std::invalid_argument("a code lies outside its factor's levels");
+            if (codes[e].data()[i] >= plan.levels[f]) throw std::invalid_argument("a code lies outside its factor's levels");
     }
     vec out(m);
     {
         nb::gil_scoped_release free;
-        state.ev.inv.compute({1.0, 1.0, 0.0}, false, state.ev.threads);
+        state.ev.inv.compute({1.0, fixed ? 1.0 : 0.0, 0.0}, false, state.ev.threads);
         const auto parts = ranges(m, 64);
         parallel_for(parts.size(), m > 1000 ? state.ev.threads : 1, [&](std::size_t t) {
             std::vector<i64> index;
@@ -133,11 +142,12 @@ static nb::object estimation_var(State& state, const Array& x, const std::vector
             for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
                 index.clear();
                 value.clear();
-                for (std::size_t f = 0; f < factors; ++f) {
-                    const i64 code = codes[f].data()[i];
+                for (std::size_t e = 0; e < entries; ++e) {
+                    const int f = factors[e];
+                    const i64 code = codes[e].data()[i];
                     for (int c = 0; code >= 0 && c < plan.k[f]; ++c) {
                         index.push_back(plan.offset[f] + code * plan.k[f] + c);
-                        value.push_back(effects[f].data()[i * plan.k[f] + c]);
+                        value.push_back(effects[e].data()[i * plan.k[f] + c]);
                     }
                 }
                 out[i] = state.ev.inv.quadratic(index, value, x.data() + i * plan.p);
@@ -330,14 +340,20 @@ NB_MODULE(_core, m) {
     m.def(
         "build",
         [](const std::vector<Codes>& codes, const std::vector<std::optional<Array>>& z, const std::vector<int>& levels,
-           const Array& x, const Array& y, const std::optional<Array>& w, int threads) {
-            const Rows r = read_rows(codes, z, levels, x, w);
+           const Array& x, const Array& y, const std::optional<Array>& w, int threads,
+           const std::vector<std::optional<Codes>>& codes2, const std::vector<std::optional<Array>>& z2,
+           const std::vector<Prior>& priors) {
+            Rows r = read_rows(codes, z, levels, x, w);
+            read_seconds(r, codes2, z2);
             if (y.ndim() != 1 || static_cast<i64>(y.shape(0)) != r.n) throw std::invalid_argument("y must be (n,)");
             nb::gil_scoped_release free;
-            return std::make_shared<Problem>(build_blocks(r.n, r.p, r.factors, r.x, y.data(), r.w, threads));
+            Blocks b = build_blocks(r.n, r.p, r.factors, r.x, y.data(), r.w, threads);
+            for (const auto& [f, diag, ptr, idx, val] : priors) read_prior(b, f, diag, ptr, idx, val);
+            return std::make_shared<Problem>(std::move(b));
         },
         nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("w").none(),
-        nb::arg("threads"));
+        nb::arg("threads"), nb::arg("codes2") = std::vector<std::optional<Codes>>(),
+        nb::arg("z2") = std::vector<std::optional<Array>>(), nb::arg("priors") = std::vector<Prior>());
     m.def("export_blocks", &export_blocks, nb::arg("problem"));
     m.def("import_blocks", &import_blocks, nb::arg("arrays"));
     nb::class_<State>(m, "State")
@@ -366,7 +382,8 @@ NB_MODULE(_core, m) {
         nb::arg("problem"), nb::arg("components"));
     m.def("differences", &differences, nb::arg("state"), nb::arg("lambdas"), nb::arg("groups"), nb::arg("moves"),
           nb::arg("steps"));
-    m.def("estimation_var", &estimation_var, nb::arg("state"), nb::arg("x"), nb::arg("codes"), nb::arg("effects"));
+    m.def("estimation_var", &estimation_var, nb::arg("state"), nb::arg("x"), nb::arg("codes"), nb::arg("effects"),
+          nb::arg("factors"), nb::arg("fixed"));
     m.def("fit", &fit, nb::arg("state"), nb::arg("start"), nb::arg("components"), nb::arg("max_evaluations"),
           nb::arg("em_steps"));
     m.def("refit", &refit, nb::arg("problem"), nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"),

@@ -19,12 +19,15 @@ using i32 = std::int32_t;
 using i64 = std::int64_t;
 using vec = std::vector<double>;
 
-// One grouping factor as the caller's arrays. Z is (n, k) row-major; null means a column of ones (k = 1).
+// One grouping factor as the caller's arrays. Z is (n, k) row-major; null means a column of ones (k = 1). A row of
+// correlated residuals, once whitened, may touch a second, different level: codes2 (-1 for none) with its effects z2.
 struct FactorRows {
     const i32* codes;
     const double* z;
     int levels;
     int k;
+    const i32* codes2 = nullptr;
+    const double* z2 = nullptr;
 };
 
 // Z_g'W Z_f for one pair f < g: per level of f the levels of g met, sorted, each with a k_g x k_f row-major block.
@@ -32,6 +35,16 @@ struct PairBlocks {
     std::vector<i64> ptr;
     std::vector<i32> idx;
     vec val;
+};
+
+// Pairs of levels of one factor: A where rows touch two of them, and the precision Q of levels that covary a priori
+// (u ~ N(0, sigma^2 Q^{-1} x I) in place of sigma^2 I). Per level its partners of higher number.
+struct SelfPairs {
+    PairBlocks a;          // k x k blocks, rows of the later level; zero where only Q is not
+    vec prior;             // per pair: the entry of Q
+    vec prior_diag;        // per level; empty: ones
+    bool empty() const { return a.ptr.empty(); }
+    double diagonal(i64 level) const { return prior_diag.empty() ? 1.0 : prior_diag[level]; }
 };
 
 // The response's part, apart from the rest because refits replace only this.
@@ -49,25 +62,31 @@ struct Blocks {
     std::vector<vec> diag;                       // per factor J * k * k
     std::vector<vec> border;                     // per factor J * k * p: for each level and effect, X'W z
     std::vector<std::vector<PairBlocks>> pairs;  // pairs[f][g - f - 1]
+    std::vector<SelfPairs> self;                 // per factor, mostly empty
     vec xx;                                      // p * p, symmetric
     Response y;
 
     int factors() const { return static_cast<int>(levels.size()); }
 };
 
-// Rows ordered by level: perm[start[j] .. start[j+1]) are the rows of level j, in row order.
+// Rows ordered by level: perm[start[j] .. start[j+1]) are the rows of level j, in row order; n + i is row i by its
+// second level.
 struct RowOrder {
     std::vector<i64> start;
     std::vector<i32> perm;
 };
-inline RowOrder order_rows(const i32* codes, i64 n, int levels) {
+inline RowOrder order_rows(const FactorRows& f, i64 n) {
     RowOrder out;
-    out.start.assign(levels + 1, 0);
-    for (i64 i = 0; i < n; ++i) ++out.start[codes[i] + 1];
-    for (int j = 0; j < levels; ++j) out.start[j + 1] += out.start[j];
-    out.perm.resize(n);
+    out.start.assign(f.levels + 1, 0);
+    for (i64 i = 0; i < n; ++i) ++out.start[f.codes[i] + 1];
+    for (i64 i = 0; f.codes2 && i < n; ++i)
+        if (f.codes2[i] >= 0) ++out.start[f.codes2[i] + 1];
+    for (int j = 0; j < f.levels; ++j) out.start[j + 1] += out.start[j];
+    out.perm.resize(out.start.back());
     std::vector<i64> at(out.start.begin(), out.start.end() - 1);
-    for (i64 i = 0; i < n; ++i) out.perm[at[codes[i]]++] = static_cast<i32>(i);
+    for (i64 i = 0; i < n; ++i) out.perm[at[f.codes[i]]++] = static_cast<i32>(i);
+    for (i64 i = 0; f.codes2 && i < n; ++i)
+        if (f.codes2[i] >= 0) out.perm[at[f.codes2[i]]++] = static_cast<i32>(n + i);
     return out;
 }
 
@@ -87,40 +106,37 @@ inline std::vector<Range> level_ranges(const std::vector<i64>& start, std::size_
     return out;
 }
 
-// Sums of one range of levels of factor f against every later factor.
+// Sums of one range of levels of factor f against every later factor; against itself first, if rows touch two levels.
 class LevelSums {
   public:
-    LevelSums(const std::vector<FactorRows>& fs, int f) : fs_(fs), f_(f) {
-        for (std::size_t g = f + 1; g < fs.size(); ++g) slot_.emplace_back(fs[g].levels, -1);
+    LevelSums(const std::vector<FactorRows>& fs, int f) : fs_(fs), f_(f), first_(fs[f].codes2 ? f : f + 1) {
+        for (std::size_t g = first_; g < fs.size(); ++g) slot_.emplace_back(fs[g].levels, -1);
         out_.resize(slot_.size());
         count_.resize(slot_.size());
         touched_.resize(slot_.size());
         sums_.resize(slot_.size());
     }
-    // add row i (weight w, effects z of factor f) of the current level
-    void add(i64 i, double w, const double* z) {
-        const int k = fs_[f_].k;
+    // add row i (weight w, effects z of factor f) of the current level, by its first or its second entry
+    void add(i64 i, double w, const double* z, bool second) {
         for (std::size_t h = 0; h < slot_.size(); ++h) {
-            const FactorRows& g = fs_[f_ + 1 + h];
-            const i32 code = g.codes[i];
-            i32 s = slot_[h][code];
-            if (s < 0) {
-                s = slot_[h][code] = static_cast<i32>(touched_[h].size());
-                touched_[h].push_back(code);
-                sums_[h].resize(sums_[h].size() + g.k * k, 0.0);
+            const FactorRows& g = fs_[first_ + h];
+            const double* z1 = g.z ? g.z + i * g.k : nullptr;
+            const i32 code2 = g.codes2 ? g.codes2[i] : -1;
+            if (first_ + h == static_cast<std::size_t>(f_)) {  // the row's other level, once per pair
+                if (code2 < 0) continue;
+                if (!second && code2 > g.codes[i]) add_block(h, code2, g, g.z2 + i * g.k, w, z);
+                if (second && g.codes[i] > code2) add_block(h, g.codes[i], g, z1, w, z);
+                continue;
             }
-            double* block = sums_[h].data() + static_cast<std::size_t>(s) * g.k * k;
-            for (int a = 0; a < g.k; ++a) {
-                const double wz = g.z ? w * g.z[i * g.k + a] : w;
-                for (int c = 0; c < k; ++c) block[a * k + c] += wz * z[c];
-            }
+            add_block(h, g.codes[i], g, z1, w, z);
+            if (code2 >= 0) add_block(h, code2, g, g.z2 + i * g.k, w, z);
         }
     }
     // close the current level: sort its partners and write them out
     void finish_level() {
         const int k = fs_[f_].k;
         for (std::size_t h = 0; h < slot_.size(); ++h) {
-            const int size = fs_[f_ + 1 + h].k * k;
+            const int size = fs_[first_ + h].k * k;
             auto& touched = touched_[h];
             sorted_ = touched;
             std::sort(sorted_.begin(), sorted_.end());
@@ -139,8 +155,23 @@ class LevelSums {
     std::vector<std::vector<i64>> count_;  // per later factor: partners of each level of the range
 
   private:
+    void add_block(std::size_t h, i32 code, const FactorRows& g, const double* zg, double w, const double* z) {
+        const int k = fs_[f_].k;
+        i32 s = slot_[h][code];
+        if (s < 0) {
+            s = slot_[h][code] = static_cast<i32>(touched_[h].size());
+            touched_[h].push_back(code);
+            sums_[h].resize(sums_[h].size() + g.k * k, 0.0);
+        }
+        double* block = sums_[h].data() + static_cast<std::size_t>(s) * g.k * k;
+        for (int a = 0; a < g.k; ++a) {
+            const double wz = zg ? w * zg[a] : w;
+            for (int c = 0; c < k; ++c) block[a * k + c] += wz * z[c];
+        }
+    }
     const std::vector<FactorRows>& fs_;
     int f_;
+    std::size_t first_;
     std::vector<std::vector<i32>> slot_, touched_;
     std::vector<i32> sorted_;
     std::vector<vec> sums_;
@@ -184,7 +215,7 @@ inline void fixed_sums(Blocks& b, const double* x, const double* y, const double
 inline void factor_sums(Blocks& b, const std::vector<FactorRows>& fs, int f, const double* x, const double* y,
                         const double* w, int threads) {
     const int k = fs[f].k, p = b.p, levels = fs[f].levels;
-    const RowOrder order = order_rows(fs[f].codes, b.n, levels);
+    const RowOrder order = order_rows(fs[f], b.n);
     const auto parts = level_ranges(order.start, b.n > 20000 ? 16 : 1);
     b.diag[f].assign(static_cast<std::size_t>(levels) * k * k, 0.0);
     b.border[f].assign(static_cast<std::size_t>(levels) * k * p, 0.0);
@@ -197,9 +228,10 @@ inline void factor_sums(Blocks& b, const std::vector<FactorRows>& fs, int f, con
             double* e = b.border[f].data() + j * k * p;
             double* zy = b.y.zy[f].data() + j * k;
             for (i64 r = order.start[j]; r < order.start[j + 1]; ++r) {
-                const i64 i = order.perm[r];
+                const bool second = order.perm[r] >= b.n;
+                const i64 i = second ? order.perm[r] - b.n : order.perm[r];
                 const double wi = w ? w[i] : 1.0;
-                const double* z = fs[f].z ? fs[f].z + i * k : &one;
+                const double* z = second ? fs[f].z2 + i * k : fs[f].z ? fs[f].z + i * k : &one;
                 const double* xi = x + i * p;
                 for (int a = 0; a < k; ++a) {
                     const double wz = wi * z[a];
@@ -207,13 +239,14 @@ inline void factor_sums(Blocks& b, const std::vector<FactorRows>& fs, int f, con
                     for (int c = 0; c < p; ++c) e[a * p + c] += wz * xi[c];
                     zy[a] += wz * y[i];
                 }
-                sums[t].add(i, wi, z);
+                sums[t].add(i, wi, z, second);
             }
             sums[t].finish_level();
         }
     });
-    for (std::size_t h = 0; h + f + 1 < fs.size(); ++h) {
-        PairBlocks& out = b.pairs[f][h];
+    const std::size_t own = fs[f].codes2 ? 1 : 0;
+    for (std::size_t h = 0; h + f + 1 < fs.size() + own; ++h) {
+        PairBlocks& out = h < own ? b.self[f].a : b.pairs[f][h - own];
         out.ptr.assign(1, 0);
         for (auto& s : sums) {
             for (i64 c : s.count_[h]) out.ptr.push_back(out.ptr.back() + c);
@@ -237,11 +270,13 @@ inline Blocks build_blocks(i64 n, int p, const std::vector<FactorRows>& fs, cons
     b.border.resize(fs.size());
     b.y.zy.resize(fs.size());
     b.pairs.resize(fs.size());
+    b.self.resize(fs.size());
     for (std::size_t f = 0; f < fs.size(); ++f) b.pairs[f].resize(fs.size() - f - 1);
     fixed_sums(b, x, y, w, threads);
     for (std::size_t f = 0; f < fs.size(); ++f) factor_sums(b, fs, static_cast<int>(f), x, y, w, threads);
     if (w)
         for (i64 i = 0; i < n; ++i) b.sum_log_w += std::log(w[i]);
+    for (std::size_t f = 0; f < fs.size(); ++f) b.self[f].prior.assign(b.self[f].a.idx.size(), 0.0);
     return b;
 }
 
@@ -274,10 +309,35 @@ inline PairBlocks merge_pairs(const PairBlocks& a, const PairBlocks& b, int size
     return out;
 }
 
+// Levels of factor f get the prior precision Q: its diagonal, and per level the entries with later levels.
+inline void set_prior(Blocks& b, int f, vec diag, PairBlocks q) {
+    SelfPairs& self = b.self[f];
+    const int size = b.k[f] * b.k[f];
+    PairBlocks scaled = q;  // Q in the first entry of blocks as large as A's, to be merged with them
+    scaled.val.assign(q.idx.size() * size, 0.0);
+    PairBlocks zero = scaled;
+    for (std::size_t i = 0; i < q.idx.size(); ++i) scaled.val[i * size] = q.val[i];
+    if (self.empty()) {
+        self.a = std::move(zero);
+        self.prior = std::move(q.val);
+    } else {
+        PairBlocks mine = self.a;
+        std::fill(mine.val.begin(), mine.val.end(), 0.0);
+        const PairBlocks both = merge_pairs(mine, scaled, size);
+        self.prior.resize(both.idx.size());
+        for (std::size_t i = 0; i < both.idx.size(); ++i) self.prior[i] = both.val[i * size];
+        self.a = merge_pairs(self.a, zero, size);
+    }
+    self.prior_diag = std::move(diag);
+}
+
 // Cross-products of two disjoint sets of rows that share levels and columns: their sum.
 inline Blocks merge_blocks(const Blocks& a, const Blocks& b) {
     if (a.levels != b.levels || a.k != b.k || a.p != b.p)
         throw std::invalid_argument("cross-products of different models cannot be added");
+    for (int f = 0; f < a.factors(); ++f)
+        if (!a.self[f].empty() || !b.self[f].empty())
+            throw std::invalid_argument("cross-products of rows or levels that covary cannot be added");
     Blocks out = a;
     out.n += b.n;
     out.sum_log_w += b.sum_log_w;
@@ -307,6 +367,9 @@ inline Response response_sums(i64 n, int p, const std::vector<FactorRows>& fs, c
         for (std::size_t f = 0; f < fs.size(); ++f) {
             double* zy = out.zy[f].data() + static_cast<std::size_t>(fs[f].codes[i]) * fs[f].k;
             for (int a = 0; a < fs[f].k; ++a) zy[a] += fs[f].z ? wy * fs[f].z[i * fs[f].k + a] : wy;
+            if (!fs[f].codes2 || fs[f].codes2[i] < 0) continue;
+            zy = out.zy[f].data() + static_cast<std::size_t>(fs[f].codes2[i]) * fs[f].k;
+            for (int a = 0; a < fs[f].k; ++a) zy[a] += wy * fs[f].z2[i * fs[f].k + a];
         }
     }
     return out;

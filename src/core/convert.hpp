@@ -84,6 +84,46 @@ inline std::vector<vec> read_lambdas(const Plan& plan, const std::vector<Array>&
     }
     return out;
 }
+// Second levels of whitened rows, per factor or none: added to the rows, which then must have their Z.
+inline void read_seconds(Rows& r, const std::vector<std::optional<Codes>>& codes, const std::vector<std::optional<Array>>& z) {
+    if (codes.empty() && z.empty()) return;
+    if (codes.size() != r.factors.size() || z.size() != r.factors.size())
+        throw std::invalid_argument("second levels need one entry per factor");
+    for (std::size_t f = 0; f < codes.size(); ++f) {
+        FactorRows& rows = r.factors[f];
+        if (!codes[f]) continue;
+        if (!z[f] || !rows.z) throw std::invalid_argument("second levels need their effects");
+        if (static_cast<i64>(codes[f]->size()) != r.n || static_cast<i64>(z[f]->size()) != r.n * rows.k)
+            throw std::invalid_argument("second levels must be (n,) with effects (n, k)");
+        if (2 * r.n >= INT32_MAX) throw std::length_error("more than 2^30 rows whose residuals covary");
+        for (i64 i = 0; i < r.n; ++i)
+            if (codes[f]->data()[i] >= rows.levels || codes[f]->data()[i] == rows.codes[i])
+                throw std::invalid_argument("a second level lies outside its factor or repeats the first");
+        rows.codes2 = codes[f]->data();
+        rows.z2 = z[f]->data();
+    }
+}
+// Prior precision of a factor's levels: diagonal, and per level the entries with later levels (compressed rows).
+inline void read_prior(Blocks& b, int f, const Array& diag, const Codes& ptr, const Codes& idx, const Array& val) {
+    if (f < 0 || f >= b.factors()) throw std::invalid_argument("a prior names no factor");
+    const std::size_t levels = b.levels[f];
+    if (diag.size() != levels || ptr.size() != levels + 1 || idx.size() != val.size())
+        throw std::invalid_argument("a prior precision has wrong sizes");
+    PairBlocks q;
+    q.ptr.assign(ptr.data(), ptr.data() + ptr.size());
+    q.idx.assign(idx.data(), idx.data() + idx.size());
+    q.val.assign(val.data(), val.data() + val.size());
+    if (q.ptr.front() != 0 || q.ptr.back() != static_cast<i64>(q.idx.size()))
+        throw std::invalid_argument("a prior precision has wrong pointers");
+    for (std::size_t j = 0; j < levels; ++j) {
+        if (q.ptr[j] > q.ptr[j + 1]) throw std::invalid_argument("a prior precision has wrong pointers");
+        for (i64 e = q.ptr[j]; e < q.ptr[j + 1]; ++e) {
+            const bool ordered = q.idx[e] > static_cast<i32>(j) && (e == q.ptr[j] || q.idx[e] > q.idx[e - 1]);
+            if (!ordered || q.idx[e] >= b.levels[f]) throw std::invalid_argument("a prior precision is not sorted");
+        }
+    }
+    set_prior(b, f, vec(diag.data(), diag.data() + levels), std::move(q));
+}
 inline nb::list write_squares(const Plan& plan, const std::vector<vec>& mats) {
     nb::list out;
     for (int f = 0; f < plan.factors; ++f)

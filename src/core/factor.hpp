@@ -102,7 +102,7 @@ class Factor {
   private:
     void eliminate(int f, int threads) {
         const i64 first = plan.node_offset[f], count = plan.node_offset[f + 1] - first;
-        const bool updated = f > 0;
+        const bool updated = f > 0 || !plan.independent[0];
         const auto parts = ranges(count, plan.independent[f] ? 64 : 1);
         vec logs(parts.size(), 0.0);
         std::atomic<bool> failed{false};
@@ -136,7 +136,9 @@ class Factor {
         const double* z = b.diag[f].data() + (node - plan.node_offset[f]) * k * k;
         product<K>(z, lam, tmp, k);
         transposed_product<K>(lam, tmp, d, k);
-        for (int c = 0; c < k; ++c) d[c * k + c] += 1;
+        const i64 level = node - plan.node_offset[f];
+        const double prior = b.self[f].diagonal(level);
+        for (int c = 0; c < k; ++c) d[c * k + c] += prior;
         const i64 count = row_count(node);
         const i64 x = each_block(node, [&](i64 r, int g) {
             const int kg = plan.k[g];
@@ -154,8 +156,22 @@ class Factor {
                 row_product<K>(row, lam, out + (r + i) * k, k);
             }
         });
+        if (!b.self[f].empty()) add_prior(f, level, node, out);
         for (i64 r = x; r < count - 1; ++r) row_product<K>(a + r * k, lam, out + r * k, k);
         row_product<K>(response_row(f, node), lam, out + (count - 1) * k, k);
+    }
+
+    // the prior precision between this level and later ones of its factor
+    void add_prior(int f, i64 level, i64 node, double* out) {
+        const SelfPairs& self = b.self[f];
+        const int k = plan.k[f];
+        const i32* row = rows(node);
+        i64 r = 0;
+        for (i64 i = self.a.ptr[level]; i < self.a.ptr[level + 1]; ++i) {
+            const i64 first = plan.offset[f] + static_cast<i64>(self.a.idx[i]) * k;
+            while (row[r] < first) ++r;
+            for (int c = 0; c < k; ++c) out[(r + c) * k + c] += self.prior[i];
+        }
     }
 
     // subtract what earlier nodes do to this one
@@ -214,7 +230,7 @@ class Factor {
             product<0>(b.diag[g].data() + j * k * k, lam, tmp.data(), k);
             transposed_product<0>(lam, tmp.data(), block.data(), k);
             for (int r = 0; r < k; ++r)
-                for (int c = 0; c <= r; ++c) at(first + r, first + c) = block[r * k + c] + (r == c);
+                for (int c = 0; c <= r; ++c) at(first + r, first + c) = block[r * k + c] + (r == c ? b.self[g].diagonal(j) : 0);
             const double *border = b.border[g].data() + j * k * p, *zy = y->zy[g].data() + j * k;
             for (int c = 0; c < k; ++c) {
                 double s = 0;
@@ -226,12 +242,12 @@ class Factor {
                     at(plan.q + x, first + c) = t;
                 }
             }
-            for (int h = g + 1; h < plan.factors; ++h) tail_pair(g, h, j);
+            for (int h = b.self[g].empty() ? g + 1 : g; h < plan.factors; ++h) tail_pair(g, h, j);
         }
     }
 
     void tail_pair(int g, int h, i64 level) {
-        const PairBlocks& pb = b.pairs[g][h - g - 1];
+        const PairBlocks& pb = g == h ? b.self[g].a : b.pairs[g][h - g - 1];
         const int k = plan.k[g], kh = plan.k[h];
         const double *lg = lambda[g].data(), *lh = lambda[h].data();
         vec half(kh * k);
@@ -243,7 +259,7 @@ class Factor {
                 for (int c = 0; c < k; ++c) {
                     double s = 0;
                     for (int e = 0; e < kh; ++e) s += lh[e * kh + r] * half[e * k + c];
-                    at(row + r, col + c) = s;
+                    at(row + r, col + c) = g == h && r == c ? s + b.self[g].prior[i] : s;
                 }
         }
     }

@@ -309,12 +309,12 @@ class Inverse {
                     for (int x = 0; x < p; ++x) v += border[i * p + x] * tail_at(plan.q + x, first + c);
                     gradient[g][i * k + c] += v;
                 }
-            for (int h = g + 1; h < plan.factors; ++h) tail_pair_gradient(g, h, j);
+            for (int h = b.self[g].empty() ? g + 1 : g; h < plan.factors; ++h) tail_pair_gradient(g, h, j);
         }
     }
 
     void tail_pair_gradient(int g, int h, i64 level) {
-        const PairBlocks& pb = b.pairs[g][h - g - 1];
+        const PairBlocks& pb = g == h ? b.self[g].a : b.pairs[g][h - g - 1];
         const int k = plan.k[g], kh = plan.k[h];
         const double *lg = fac.lambda[g].data(), *lh = fac.lambda[h].data();
         vec block(kh * k), left(kh * k), right(kh * k);

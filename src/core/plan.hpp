@@ -34,7 +34,7 @@ struct Plan {
     std::vector<i32> sparse_rows; // per node: how many of its rows lie before the dense tail
     vec a;                        // Z'WZ and X'WZ on the pattern, zero where L fills in; the y rows are zero
     // who updates a later node or tail column: positions in the earlier nodes' patterns
-    std::vector<i64> in_ptr;      // per sparse node (factors >= 1), then per tail scalar
+    std::vector<i64> in_ptr;      // per sparse node from first_updated() on, then per tail scalar
     std::vector<i64> in_node, in_pos;
     std::vector<char> independent;// per sparse factor: its nodes do not touch one another
     TailMode mode = TailMode::scattered;
@@ -49,9 +49,11 @@ struct Plan {
         return f;
     }
     i64 first_scalar(int f, i64 node) const { return offset[f] + (node - node_offset[f]) * k[f]; }
+    // nodes before this one are never updated: those of a first factor whose levels do not touch one another
+    i64 first_updated() const { return !independent.empty() && !independent[0] ? 0 : node_offset[1]; }
     i64 in_slot(i64 scalar_or_node, bool is_tail) const {
-        const i64 later = nodes() - node_offset[1];
-        return is_tail ? later + (scalar_or_node - tail) : scalar_or_node - node_offset[1];
+        const i64 first = first_updated();
+        return is_tail ? nodes() - first + (scalar_or_node - tail) : scalar_or_node - first;
     }
 };
 
@@ -102,6 +104,9 @@ class NodePatterns {
             }
         };
         const i64 level = v - start_[f];
+        const PairBlocks& own = b_.self[f].a;
+        for (i64 i = own.ptr.empty() ? 0 : own.ptr[level]; !own.ptr.empty() && i < own.ptr[level + 1]; ++i)
+            add(start_[f] + own.idx[i]);
         for (std::size_t h = 0; h < b_.pairs[f].size(); ++h) {
             const PairBlocks& pb = b_.pairs[f][h];
             for (i64 i = pb.ptr[level]; i < pb.ptr[level + 1]; ++i) add(start_[f + 1 + h] + pb.idx[i]);
@@ -124,9 +129,9 @@ inline void fill_node(Plan& plan, const Blocks& b, int f, i64 node) {
     const i32* rows = plan.rows.data() + plan.row_ptr[node];
     const i64 count = plan.row_ptr[node + 1] - plan.row_ptr[node];
     i64 r = 0;
-    for (std::size_t h = 0; h < b.pairs[f].size(); ++h) {
-        const int g = f + 1 + static_cast<int>(h), kg = b.k[g];
-        const PairBlocks& pb = b.pairs[f][h];
+    for (int g = b.self[f].empty() ? f + 1 : f; g < b.factors(); ++g) {
+        const int kg = b.k[g];
+        const PairBlocks& pb = g == f ? b.self[f].a : b.pairs[f][g - f - 1];
         for (i64 i = pb.ptr[level]; i < pb.ptr[level + 1]; ++i) {
             const i64 first = plan.offset[g] + static_cast<i64>(pb.idx[i]) * kg;
             while (rows[r] < first) ++r;
@@ -139,7 +144,7 @@ inline void fill_node(Plan& plan, const Blocks& b, int f, i64 node) {
 }
 
 inline void fill_incoming(Plan& plan) {
-    const i64 slots = plan.nodes() - plan.node_offset[1] + plan.m;
+    const i64 slots = plan.nodes() - plan.first_updated() + plan.m;
     plan.in_ptr.assign(slots + 1, 0);
     auto each = [&](auto&& use) {
         for (int f = 0; f < plan.sparse_factors; ++f)
@@ -197,8 +202,8 @@ inline Plan make_plan(const Blocks& b) {
     plan.node_offset.assign(1, 0);
     for (int f = 0; f < plan.factors; ++f) {
         const double rest = static_cast<double>(plan.q - plan.offset[f]);
-        // a small remainder is one cheap dense triangle; the head never fills in
-        const double limit = f == 0 ? 1e300 : rest <= 64 ? -1 : std::min(sparse_limit, dense_share * rest * rest / 2);
+        // a small remainder is one cheap dense triangle; a head of independent levels never fills in
+        const double limit = f == 0 && b.self[0].empty() ? 1e300 : rest <= 64 ? -1 : std::min(sparse_limit, dense_share * rest * rest / 2);
         if (limit < 0 || !patterns.add_factor(f, limit)) break;
         plan.node_offset.push_back(plan.node_offset.back() + b.levels[f]);
         ++plan.sparse_factors;

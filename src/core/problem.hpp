@@ -48,7 +48,8 @@ class Evaluator {
         const vec u = solution(fac);
         const vec zr = residual_products(u);
         vec a(total * r, 0.0), t(total * r), s(r, 0.0);
-        for (int i = 0; i < r; ++i) s[i] = fill_direction(dirs[i], u, zr, a, i, r);
+        const std::vector<vec> spread = prior_residuals(u, zr);
+        for (int i = 0; i < r; ++i) s[i] = fill_direction(dirs[i], u, zr, spread[dirs[i].factor], a, i, r);
         cross_multiply(fac, a.data(), t.data(), r);
         vec quad(r * r, 0.0);
         add_products(r, total, 1.0, a, t, quad);
@@ -82,8 +83,33 @@ class Evaluator {
             for (int j = 0; j < r; ++j)
                 for (int i = 0; i < r; ++i) out[i + j * r] += sign * a[k * r + i] * b[k * r + j];
     }
-    // column i of a: D u_j + lambda D'(Z'r)_j per level j; returns y'P V_i P y = 2 sum_j (Z'r)_j' D u_j
-    double fill_direction(const Direction& d, const vec& u, const vec& zr, vec& a, int i, int r) const {
+    // per factor K Z'r, with K the prior covariance of its levels. As u = K Lambda'Z'r, it is Lambda'^{-1}u: the search
+    // keeps Lambda regular. For independent levels it is Z'r itself.
+    std::vector<vec> prior_residuals(const vec& u, const vec& zr) const {
+        const Plan& plan = fac.plan;
+        std::vector<vec> out(plan.factors);
+        for (int f = 0; f < plan.factors; ++f) {
+            const int k = plan.k[f];
+            const i64 size = plan.levels[f] * static_cast<i64>(k);
+            const double* from = zr.data() + plan.offset[f];
+            out[f].assign(from, from + size);
+            if (fac.b.self[f].prior_diag.empty()) continue;
+            const Svd d = svd(k, fac.lambda[f]);  // of the transpose, for LAPACK reads by columns: Lambda' = U S V'
+            for (i64 j = 0; j < plan.levels[f]; ++j) {
+                const double* uj = u.data() + plan.offset[f] + j * k;
+                double* x = out[f].data() + j * k;
+                std::fill(x, x + k, 0.0);
+                for (int a = 0; a < k; ++a) {
+                    double v = 0;
+                    for (int c = 0; c < k; ++c) v += d.u[c + a * k] * uj[c];
+                    for (int c = 0; c < k; ++c) x[c] += d.v[c + a * k] * v / std::max(d.s[a], 1e-300);
+                }
+            }
+        }
+        return out;
+    }
+    // column i of a: D u_j + lambda D'(K Z'r)_j per level j; returns y'P V_i P y = 2 sum_j (Z'r)_j' D u_j
+    double fill_direction(const Direction& d, const vec& u, const vec& zr, const vec& spread, vec& a, int i, int r) const {
         const Plan& plan = fac.plan;
         const int k = plan.k[d.factor];
         const double* lam = fac.lambda[d.factor].data();
@@ -93,12 +119,13 @@ class Evaluator {
         double s = 0;
         for (i64 j = 0; j < plan.levels[d.factor]; ++j) {
             const i64 first = plan.offset[d.factor] + j * k;
-            double vu = 0, uz = 0;
+            double vu = 0, uz = 0, ux = 0;
             for (int c = 0; c < k; ++c) {
                 vu += d.right[c] * u[first + c];
                 uz += d.left[c] * zr[first + c];
+                ux += d.left[c] * spread[j * k + c];
             }
-            for (int c = 0; c < k; ++c) a[(first + c) * r + i] = d.left[c] * vu + lr[c] * uz;
+            for (int c = 0; c < k; ++c) a[(first + c) * r + i] = d.left[c] * vu + lr[c] * ux;
             s += 2 * vu * uz;
         }
         return s;

@@ -2,6 +2,12 @@
 #pragma once
 #include "convert.hpp"
 
+inline void put_pairs(nb::dict& d, const std::string& pair, const PairBlocks& pb) {
+    d[("ptr" + pair).c_str()] = array(vec(pb.ptr.begin(), pb.ptr.end()), {pb.ptr.size()});
+    d[("idx" + pair).c_str()] = array(vec(pb.idx.begin(), pb.idx.end()), {pb.idx.size()});
+    d[("val" + pair).c_str()] = array(pb.val, {pb.val.size()});
+}
+
 // What a saved fit keeps instead of its rows.
 inline nb::dict export_blocks(const Problem& problem) {
     const Blocks& b = problem.blocks;
@@ -20,12 +26,14 @@ inline nb::dict export_blocks(const Problem& problem) {
         put("diag" + at, b.diag[f]);
         put("border" + at, b.border[f]);
         put("zy" + at, b.y.zy[f]);
+        if (!b.self[f].prior_diag.empty()) put("prior_diag" + at, b.self[f].prior_diag);
+        if (!b.self[f].empty()) {
+            put_pairs(d, at + "_" + at, b.self[f].a);
+            put("prior" + at, b.self[f].prior);
+        }
         for (std::size_t h = 0; h < b.pairs[f].size(); ++h) {
             const std::string pair = at + "_" + std::to_string(f + 1 + h);
-            const PairBlocks& pb = b.pairs[f][h];
-            put("ptr" + pair, vec(pb.ptr.begin(), pb.ptr.end()));
-            put("idx" + pair, vec(pb.idx.begin(), pb.idx.end()));
-            put("val" + pair, pb.val);
+            put_pairs(d, pair, b.pairs[f][h]);
         }
     }
     return d;
@@ -55,7 +63,8 @@ inline std::shared_ptr<Problem> import_blocks(const nb::dict& d) {
         b.border.push_back(get("border" + at, j * k * p));
         b.y.zy.push_back(get("zy" + at, j * k));
         b.pairs.emplace_back();
-        for (int g = f + 1; g < b.factors(); ++g) {
+        b.self.emplace_back();
+        auto pairs = [&](int g) {
             const std::string pair = at + "_" + std::to_string(g);
             PairBlocks pb;
             const vec ptr = get("ptr" + pair, j + 1);
@@ -72,7 +81,18 @@ inline std::shared_ptr<Problem> import_blocks(const nb::dict& d) {
                 for (i64 e = pb.ptr[i] + 1; e < pb.ptr[i + 1]; ++e)
                     if (pb.idx[e] <= pb.idx[e - 1]) throw std::invalid_argument("saved levels are not ascending");
             pb.val = get("val" + pair, idx.size() * k * b.k[g]);
-            b.pairs.back().push_back(std::move(pb));
+            return pb;
+        };
+        for (int g = f + 1; g < b.factors(); ++g) b.pairs.back().push_back(pairs(g));
+        if (d.contains(("prior_diag" + at).c_str()))
+            b.self.back().prior_diag = get("prior_diag" + at, j);
+        if (d.contains(("prior" + at).c_str())) {
+            SelfPairs& self = b.self.back();
+            self.a = pairs(f);
+            for (std::size_t i = 0; i < j; ++i)
+                if (self.a.ptr[i] < self.a.ptr[i + 1] && self.a.idx[self.a.ptr[i]] <= static_cast<i32>(i))
+                    throw std::invalid_argument("a saved pair of levels is not ascending");
+            self.prior = get("prior" + at, self.a.idx.size());
         }
     }
     return std::make_shared<Problem>(std::move(b));

@@ -100,8 +100,8 @@ inline void cross_multiply(const Factor& fac, const double* x, double* out, int 
             for (int c = 0; c < k; ++c)
                 for (int e = 0; e < plan.p; ++e)
                     both(plan.q + e, first + c, b.border[f][(j * k + c) * plan.p + e]);
-            for (int g = f + 1; g < plan.factors; ++g) {
-                const PairBlocks& pb = b.pairs[f][g - f - 1];
+            for (int g = b.self[f].empty() ? f + 1 : f; g < plan.factors; ++g) {
+                const PairBlocks& pb = g == f ? b.self[f].a : b.pairs[f][g - f - 1];
                 const int kg = plan.k[g];
                 for (i64 e = pb.ptr[j]; e < pb.ptr[j + 1]; ++e)
                     for (int i = 0; i < kg; ++i)

@@ -404,7 +404,7 @@ class Engine:
             f, part = where[t]
             codes[f] = np.ascontiguousarray(np.maximum(codes[f], code), dtype=np.int32)
             effects[f] += np.where((code >= 0)[:, None], z, 0.0) @ (c.groups[f].basis @ optimum.engine_lambdas[f])[part]
-        out = _core.estimation_var(state, xs, codes, effects)
+        out = _core.estimation_var(state, xs, codes, effects, list(range(len(codes))), True)
         apart = np.flatnonzero(np.isnan(out))
         if len(apart):
             state = self.state(optimum.reml, optimum.engine_lambdas)
