@@ -93,7 +93,7 @@ BAD = {
         DataError,
         "'Intercept' varies by 'Subject' in two terms",
     ),
-    "a structure": (bad(formula="Reaction ~ Days + cs(Days | Subject)"), OptionError, r"cs\(\) is not available"),
+    "a structure": (bad(formula="Reaction ~ Days + toep(Days | Subject)"), FormulaError, r"toep\( \| \) is no covariance"),
     "successes": (bad(formula="cbind(Reaction, Days) ~ 1 + (1 | Subject)"), FormulaError, "binomial"),
     "levels": (
         bad(levels={"Subject": ["308"]}),

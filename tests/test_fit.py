@@ -381,7 +381,7 @@ def test_a_sigma_that_is_none(sigma: float) -> None:
 
 
 def test_options_of_tables(sleep: Fit) -> None:
-    with pytest.raises(OptionError, match="ddf 'kr' is not known; allowed are 'satterthwaite' and 'none'"):
+    with pytest.raises(OptionError, match="ddf 'kr' is not known; allowed are 'satterthwaite', 'kenward-roger', 'none'"):
         sleep.fixef(ddf="kr")
     with pytest.raises(OptionError, match="method 'profile' is not available; allowed is 'wald'"):
         sleep.confint(method="profile")

@@ -10,7 +10,7 @@ from shapes import quiet_fit, shape, twin
 
 import multilevel as ml
 from multilevel import Fit, Model, OptionError
-from multilevel.inference import check_level, satterthwaite, t_table
+from multilevel.inference import check_level, estimates, f_tail, f_test, satterthwaite, t_table
 
 REGULAR = [
     "intercept",
@@ -152,3 +152,70 @@ def test_df_of_an_intercept_is_groups_less_one_whatever_the_ratio_of_sds(ratio: 
     y = ratio * rng.standard_normal(12)[a] + rng.standard_normal(240)
     table = Model("y ~ 1 + (1 | a)", pd.DataFrame({"y": y, "a": a})).fit().fixef()
     assert table["df"][0] == pytest.approx(11.0, rel=2e-3)
+
+
+def test_an_f_test_with_one_row_is_the_squared_t() -> None:
+    fit = Model("math ~ homework + ses + (homework | schid)", ml.load("math10")).fit()
+    for ddf in ("satterthwaite", "kenward-roger", "none"):
+        estimate, error, df = estimates(fit, np.array([[0.0, 1.0, 0.0]]), ddf)
+        statistic, num_df, den_df, p_value = f_test(fit, np.array([[0.0, 1.0, 0.0]]), ddf)
+        assert (num_df, den_df) == (1.0, df[0])
+        assert statistic == pytest.approx((estimate[0] / error[0]) ** 2, rel=1e-12)
+        assert p_value == pytest.approx(t_table(estimate, error, df, 0.95)["p_value"][0], rel=1e-9)
+
+
+def test_fai_and_cornelius_by_hand() -> None:
+    """Two rows: the F with the mean of the two squared t of the eigenvectors."""
+    fit = Model("math ~ homework + ses + (homework | schid)", ml.load("math10")).fit()
+    rows = np.eye(3)[1:]
+    values, vectors = np.linalg.eigh(rows @ fit.vcov() @ rows.T)
+    nu = degrees(fit, vectors.T @ rows)
+    mean = np.sum(nu / (nu - 2))
+    t2 = (vectors.T @ rows @ fit.optimum.beta) ** 2 / values
+    statistic, num_df, den_df, p_value = f_test(fit, rows)
+    assert statistic == pytest.approx(t2.mean(), rel=1e-10)
+    assert (num_df, den_df) == (2.0, pytest.approx(2 * mean / (mean - 2), rel=1e-10))
+    assert p_value == pytest.approx(stats.f.sf(statistic, 2, den_df), rel=1e-9)
+
+
+def test_an_f_test_needs_no_independent_rows() -> None:
+    fit = Model("math ~ homework + ses + (homework | schid)", ml.load("math10")).fit()
+    rows = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    more = np.vstack([rows, rows.sum(axis=0), 3 * rows[0], np.zeros(3)])
+    for ddf in ("kenward-roger", "none"):
+        np.testing.assert_allclose(f_test(fit, more, ddf), f_test(fit, rows, ddf), rtol=1e-8)
+    assert f_test(fit, more)[:2] == pytest.approx(f_test(fit, rows)[:2], rel=1e-8)
+    with pytest.raises(OptionError, match="contradict each other"):
+        f_test(fit, np.vstack([rows, rows[0]]), rhs=np.array([0.0, 0.0, 1.0]))
+    with pytest.raises(OptionError, match="no coefficient on its left"):
+        f_test(fit, np.zeros((1, 3)), rhs=np.array([1.0]))
+
+
+def test_an_f_test_of_nothing() -> None:
+    fit = Model("Yield ~ 1 + (1 | Batch)", ml.load("dyestuff")).fit()
+    statistic, num_df, den_df, p_value = f_test(fit, np.zeros((2, 1)))
+    assert num_df == 0
+    assert np.isnan([statistic, den_df, p_value]).all()
+
+
+def test_predictors_of_very_different_size_are_all_tested() -> None:
+    data = ml.load("math10")
+    data = data.assign(tiny=data["ses"] * 1e-9, huge=data["homework"] * 1e9)
+    fit = Model("math ~ tiny + huge + (1 | schid)", data).fit()
+    base = Model("math ~ ses + homework + (1 | schid)", data).fit()
+    found, wanted = f_test(fit, np.eye(3)[1:]), f_test(base, np.eye(3)[1:])
+    np.testing.assert_allclose(found[:2], wanted[:2], rtol=1e-7)
+    assert found[2] == pytest.approx(wanted[2], rel=0.05)  # Satterthwaite's depends on units where df differ
+
+
+def test_tails_of_f() -> None:
+    assert f_tail(3.0, 2, 10) == pytest.approx(stats.f.sf(3.0, 2, 10), rel=1e-12)
+    assert f_tail(3.0, 2, np.inf) == pytest.approx(stats.chi2.sf(6.0, 2), rel=1e-12)
+    assert np.isnan(f_tail(3.0, 2, np.nan)) and np.isnan(f_tail(np.nan, 2, 3.0))
+
+
+@pytest.mark.parametrize("ddf", ["kr", "Satterthwaite", "", None, 1, ["none"]])
+def test_an_unknown_method(ddf: object) -> None:
+    fit = Model("Yield ~ 1 + (1 | Batch)", ml.load("dyestuff")).fit()
+    with pytest.raises(OptionError, match="ddf .* is not known; (did you mean|allowed are)"):
+        estimates(fit, np.eye(1), ddf)  # type: ignore[arg-type]

@@ -28,6 +28,8 @@ _HOMES = {
     "SingularFitWarning": "errors",
     "RankWarning": "errors",
     "MissingRowsWarning": "errors",
+    "KnownCovariance": "relatives",
+    "pedigree": "relatives",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from .fit import Fit as Fit
     from .model import Model as Model
     from .model import lmer as lmer
+    from .relatives import KnownCovariance as KnownCovariance
+    from .relatives import pedigree as pedigree
     from .storage import read as read
 
 

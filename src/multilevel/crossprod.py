@@ -69,6 +69,8 @@ class CrossProducts:
     unit : float
         Root of the mean weight. The engine's weights have mean one: sigma is ``unit`` times the engine's, a relative
         factor the engine's divided by it.
+    log_det : float
+        What known covariances add to -2 log-likelihood: log|K| of levels, log|Cov(e) / sigma**2| of rows.
     """
 
     core: Any
@@ -83,6 +85,7 @@ class CrossProducts:
     n: int
     p: int
     rows: Rows = field(repr=False)
+    log_det: float = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         from . import _core
@@ -104,6 +107,35 @@ class Rows:
     levels: list[int]
     x: Array
     weights: Array | None
+    codes2: list[NDArray[np.int32] | None] = field(default_factory=list)
+    z2: list[Array | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A design in the engine's coordinates, before its rows are summed.
+
+    Attributes
+    ----------
+    rows : Rows
+    y : (n,) array
+        Response without its regression on X, scaled.
+    priors : list of tuples
+        Known precisions of levels, as `levels.known_priors` gives them, with log|K| in all.
+    """
+
+    rows: Rows
+    y: Array
+    groups: tuple[Group, ...]
+    structures: tuple[Structure, ...]
+    components: list[tuple[int, list[int]]]
+    owners: list[tuple[int, list[int]]]
+    x_basis: Array
+    shift: Array
+    scale: float
+    unit: float
+    priors: list[Any]
+    log_det: float
 
 
 def default_threads() -> int:
@@ -147,8 +179,11 @@ def build(design: Design, threads: int) -> CrossProducts:
     DataError
         If y is an exact linear function of the fixed effects, or the model needs more memory than MEMORY_LIMIT.
     """
-    from . import _core
+    return assemble(prepare(design), threads)
 
+
+def prepare(design: Design) -> Parts:
+    """The rows of a design in the engine's coordinates."""
     check_range(design)
     structures = tuple(Structure(t.structure, len(t.names)) for t in design.terms)
     order = _group_order(design)
@@ -166,10 +201,10 @@ def build(design: Design, threads: int) -> CrossProducts:
     weights = None if design.weights is None else design.weights / mean_weight
     y, shift, scale = center_response(design, x, weights)
     rows = Rows(codes, z, [g.levels for g in groups], x, weights)
-    core = _core.build(rows.codes, rows.z, rows.levels, rows.x, y, rows.weights, threads)
-    _check_memory(core, groups)
-    return CrossProducts(
-        core,
+    priors, log_det = known_priors(design, groups)
+    return Parts(
+        rows,
+        y,
         tuple(groups),
         structures,
         components,
@@ -178,10 +213,45 @@ def build(design: Design, threads: int) -> CrossProducts:
         shift,
         scale,
         float(np.sqrt(mean_weight)),
-        len(y),
-        design.X.shape[1],
-        rows,
+        priors,
+        log_det,
     )
+
+
+def assemble(parts: Parts, threads: int) -> CrossProducts:
+    """Sum rows in the engine's coordinates into blocks."""
+    from . import _core
+
+    r = parts.rows
+    core = _core.build(r.codes, r.z, r.levels, r.x, parts.y, r.weights, threads, r.codes2, r.z2, parts.priors)
+    _check_memory(core, parts.groups)
+    return CrossProducts(
+        core,
+        parts.groups,
+        parts.structures,
+        parts.components,
+        parts.owners,
+        parts.x_basis,
+        parts.shift,
+        parts.scale,
+        parts.unit,
+        len(parts.y),
+        r.x.shape[1],
+        r,
+        parts.log_det,
+    )
+
+
+def known_priors(design: Design, groups: list[Group]) -> tuple[list[Any], float]:
+    """Precisions of levels that covary in a known way, for the core, and what they add to the criterion."""
+    priors: list[Any] = []
+    log_det = 0.0
+    for f, group in enumerate(groups):
+        known = design.known.get(group.name)
+        if known is not None:
+            priors.append((f, *known.lower()))
+            log_det += group.k * known.log_det
+    return priors, log_det
 
 
 def check_range(design: Design) -> None:
@@ -284,6 +354,9 @@ def _merge(
     basis = np.zeros((k, k))
     slices, parts, owners, at = [], [], [], 0
     for t, block in zip(terms, blocks, strict=True):
+        if not structures[t].free:
+            columns = list(range(at, at + block.shape[1]))
+            basis[columns, columns] = 1.0
         for part in structures[t].components():
             columns = [at + i for i in part]
             basis[np.ix_(columns, columns)] = whitening(block[:, part])
@@ -295,7 +368,7 @@ def _merge(
     return Group(name, tuple(terms), tuple(slices), levels, k, basis), z, parts, owners
 
 
-def _check_memory(core: Any, groups: list[Group]) -> None:
+def _check_memory(core: Any, groups: tuple[Group, ...]) -> None:
     if core.bytes > MEMORY_LIMIT:
         sizes = ", ".join(f"{g.name} ({g.levels} levels x {g.k})" for g in groups)
         raise DataError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import frame
+from . import effect_order, frame, relatives
 from .columns import learn, uses_of
 from .contrasts import Coded, Contrast
 from .design_recipe import Grouping, New, NewTerm, Recipe, TermRecipe, to_recipe
@@ -21,6 +21,8 @@ from .rows import response_values, total_offset, usable_rows, weight_values
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .relatives import KnownCovariance
 
 __all__ = ["Design", "New", "NewTerm", "Term", "build"]
 
@@ -87,6 +89,8 @@ class Design:
         Sentences on rows and columns left out.
     remake : Recipe
         What `at` needs; holds no data.
+    known : dict
+        Grouping factor -> known covariance between its levels.
     """
 
     formula: Formula
@@ -105,6 +109,7 @@ class Design:
     kind: str
     messages: tuple[str, ...]
     remake: Recipe = field(repr=False)
+    known: Mapping[str, KnownCovariance] = field(repr=False, default_factory=dict)
 
     def at(
         self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None, *, effects: bool = False
@@ -141,6 +146,8 @@ def build(
     contrasts: Mapping[str, Any] | None = None,
     missing: str = "drop",
     levels: Mapping[str, Any] | None = None,
+    also: Mapping[str, str] | None = None,
+    covariance: Mapping[str, Any] | None = None,
 ) -> Design:
     """Turn a formula and a data frame into a design.
 
@@ -157,6 +164,10 @@ def build(
         Rows with missing values in the columns used.
     levels : dict, optional
         Column to its levels in order.
+    also : dict, optional
+        Further columns whose missing values cost a row, each with the text it is needed for.
+    covariance : dict, optional
+        Grouping factor to the known covariance between its levels.
 
     Returns
     -------
@@ -165,7 +176,7 @@ def build(
     if missing not in ("drop", "raise"):
         raise OptionError(f"missing must be 'drop' or 'raise', not {missing!r}")
     table = frame.Table(data)
-    plan = make_plan(formula, table.names, weights, offset)
+    plan = make_plan(formula, table.names, weights, offset, also)
     series = load(table, plan)
     check_levels(levels, "levels", plan)
     extra = arrays(table, data, weights, offset)
@@ -192,7 +203,9 @@ def build(
     dropped = tuple(np.delete(np.array(all_names, dtype=object), kept))
     if dropped:
         messages.append(_dropped_message(dropped))
-    terms, recipes = _terms(plan, series, Zs, levels or {}, len(y))
+    known = relatives.read_all(covariance, [bar.group for bar in formula.bars])
+    terms, recipes = _terms(plan, series, Zs, levels or {}, len(y), known)
+    messages += effect_order.check(plan, terms, series, levels or {})
     recipe = Recipe(
         plan.fixed,
         kept,
@@ -221,6 +234,7 @@ def build(
         table.kind,
         tuple(messages),
         recipe,
+        known,
     )
 
 
@@ -273,7 +287,12 @@ def _dropped_message(dropped: tuple[str, ...]) -> str:
 
 
 def _terms(
-    plan: Plan, series: Mapping[str, pd.Series[Any]], Zs: Sequence[Any], levels: Mapping[str, Any], n: int
+    plan: Plan,
+    series: Mapping[str, pd.Series[Any]],
+    Zs: Sequence[Any],
+    levels: Mapping[str, Any],
+    n: int,
+    known: Mapping[str, KnownCovariance],
 ) -> tuple[tuple[Term, ...], tuple[TermRecipe, ...]]:
     single: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
     groups: dict[tuple[str, ...], tuple[NDArray[np.int32], Grouping]] = {}
@@ -286,8 +305,11 @@ def _terms(
             )
         if bar.groups not in groups:
             groups[bar.groups] = _group(bar, series, levels, single)
+            if bar.group in known:
+                groups[bar.groups] = _related(bar, *groups[bar.groups], known[bar.group])
         codes, grouping = groups[bar.groups]
-        _check_term(bar, names, len(grouping.parts), n)
+        if bar.group not in known:
+            _check_term(bar, names, len(grouping.parts), n)
         if bar.groups not in labels:
             labels[bar.groups] = grouping.levels()
         terms.append(Term(bar.group, names, codes, labels[bar.groups], Z, bar.structure, bar.groups))
@@ -316,6 +338,17 @@ def _group(
         return codes, grouping
     codes, table = frame.combine([codes for codes, _ in parts], [len(labels) for _, labels in parts])
     return codes, Grouping(bar.groups, tuple(labels for _, labels in parts), table)
+
+
+def _related(
+    bar: Bar, codes: NDArray[np.int32], grouping: Grouping, known: KnownCovariance
+) -> tuple[NDArray[np.int32], Grouping]:
+    """Codes and levels of a factor in the order of its known covariance, which may have levels without rows."""
+    at = known.match(grouping.levels(), bar.group)
+    labels = known.levels
+    if grouping.labels[0].dtype != object:
+        labels = _as_labels(labels.tolist(), grouping.labels[0].dtype)
+    return at[codes], Grouping(bar.groups, (labels,), np.arange(len(labels), dtype=np.int32).reshape(-1, 1))
 
 
 def _as_labels(values: list[Any], dtype: Any) -> NDArray[Any]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .covariance import NO_SD
 from .errors import ConvergenceWarning, MissingRowsWarning, MultilevelWarning, RankWarning, SingularFitWarning
 from .optimise import NO_SLOPE
 
 if TYPE_CHECKING:
     from .fit import Fit
 
+EXTREME = 1e-9  # distance from the end of its range at which a structure's correlation counts as being there
 PERFECT_CORRELATION = 1 - 1e-9  # correlations beyond it are named as exactly one
 
 
@@ -133,6 +135,8 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
 def _weak_components(fit: Fit) -> str:
     """Random effects that make up the direction of least curvature."""
     owners, shares = fit.engine.blocks.owners, fit.optimum.evidence.weak
+    if fit.optimum.evidence.weak_structure:
+        return fit.optimum.evidence.weak_structure
     names = []
     slopes = fit.optimum.evidence.null_slopes
     for (t, index), share, slope in zip(owners, shares or (1.0,) * len(owners), slopes, strict=True):
@@ -168,7 +172,27 @@ def boundary_components(fit: Fit) -> tuple[str, ...]:
             out.append(
                 f"{len(left)} effects of {term.group} ({listed}) vary in {rank} dimension{'s' * (rank > 1)} only"
             )
-    return tuple(out)
+    return (*out, *_structured_boundary(fit))
+
+
+def _structured_boundary(fit: Fit) -> list[str]:
+    """Zero sds and extreme correlations of terms with few parameters."""
+    out: list[str] = []
+    at = 0
+    for term, s in zip(fit.design.terms, fit.engine.blocks.structures, strict=True):
+        theta = fit.optimum.theta[at : at + s.n_theta]
+        at += s.n_theta
+        if s.free:
+            continue
+        sds = theta[: s.n_sd]
+        if s.n_sd == 1 and sds[0] <= NO_SD:
+            out.append(f"sd({term.group}, {s.kind}) = 0")
+        elif s.n_sd > 1:
+            out += [f"sd({term.group}, {n}) = 0" for n, sd in zip(term.names, sds, strict=True) if sd <= NO_SD]
+        low, high = s.range()
+        if s.correlated and sds.max() > NO_SD and not low + EXTREME < theta[-1] < high - EXTREME:
+            out.append(f"cor({term.group}, {s.kind}) = {theta[-1]:.4g}")
+    return out
 
 
 def fit_messages(fit: Fit) -> tuple[str, ...]:

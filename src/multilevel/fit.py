@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .design import Design
     from .diagnostics import Convergence
+    from .kenward_roger import Adjustment
     from .model import Model
     from .optimise import Curvature
     from .plots import FitPlots
@@ -111,8 +112,8 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
 
     @property
     def npar(self) -> int:
-        """Estimated parameters: fixed effects, covariance parameters, residual sd."""
-        return len(self._optimum.beta) + len(self._optimum.theta) + 1
+        """Estimated parameters: fixed effects, covariance parameters, those of the residuals' structure, residual sd."""
+        return len(self._optimum.beta) + len(self._optimum.theta) + len(self._optimum.residual) + 1
 
     @property
     def criterion(self) -> float:
@@ -158,8 +159,9 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
     @property
     def is_singular(self) -> bool:
         """Whether a variance is zero or a correlation exactly one in absolute value."""
-        sizes = [len(index) for _, index in self._engine.blocks.owners]
-        return any(rank < size for rank, size in zip(self._optimum.evidence.ranks, sizes, strict=True))
+        from .diagnostics import boundary_components
+
+        return bool(boundary_components(self))
 
     @property
     def convergence(self) -> Convergence:
@@ -189,6 +191,13 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
     def _known_estimates(self) -> dict[str, tuple[Array, Array, Array]]:
         return {}
 
+    @cached_property
+    def kenward_roger(self) -> Adjustment:
+        """Kenward and Roger's adjustment of the fixed effects' covariance, made once."""
+        from .kenward_roger import adjustment
+
+        return adjustment(self)
+
     def _frame(self, columns: dict[str, Any]) -> Any:
         return like(self.design.kind, columns)
 
@@ -204,8 +213,8 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         ----------
         level : float
             Coverage of the interval.
-        ddf : {"satterthwaite", "none"}
-            Degrees of freedom; "none" uses the normal distribution.
+        ddf : {"satterthwaite", "kenward-roger", "none"}
+            Degrees of freedom; Kenward and Roger's come with their standard errors; "none" uses the normal distribution.
 
         Returns
         -------
@@ -290,7 +299,7 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         for term, cov in zip(self.design.terms, self.random_cov(), strict=True):
             sd = np.sqrt(np.diag(cov))
             rows += [(term.group, n, None, cov[i, i], sd[i]) for i, n in enumerate(term.names)]
-            if term.structure == "diag":
+            if term.structure in ("diag", "homdiag"):
                 continue
             for j in range(len(sd)):
                 for i in range(j + 1, len(sd)):
@@ -304,6 +313,19 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
     def random_cov(self) -> tuple[Array, ...]:
         """Per term, the (k, k) covariance matrix of its random effects."""
         return tuple(self.sigma**2 * (m @ m.T) for m in self._optimum.lambdas)
+
+    def residual_structure(self) -> Any:
+        """Parameters of the residuals' structure.
+
+        Returns
+        -------
+        frame
+            parameter, estimate: rho for a serial correlation (over a lag of one), ratios of sds to that of the first level,
+            exponents of variance functions. Without a structure it has no rows.
+        """
+        r = self._model.residual
+        names = r.names() if r is not None else ()
+        return self._frame({"parameter": np.array(names, dtype=object), "estimate": self._optimum.residual.copy()})
 
     def vcov(self) -> Array:
         """(p, p) covariance matrix of the estimated fixed effects, in the order of `design.names`."""
@@ -363,20 +385,25 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
 
         Parameters
         ----------
-        kind : {"response", "pearson", "deviance", "quantile"}
-            y - fitted; that times sqrt(weight) (deviance), and divided by sigma as well (pearson, and quantile, which
-            for a Gaussian response is the same).
+        kind : {"response", "pearson", "deviance", "quantile", "normalized"}
+            y - fitted; that divided by the row's sd relative to sigma (weights, variance functions; deviance), and by sigma
+            as well (pearson). Normalized ones are also freed of a serial correlation, as in nlme; quantile residuals are the
+            same for a Gaussian response.
         """
-        d = self.rows_of_data()
-        raw = d.y - self._eta[1]
-        root = 1.0 if d.weights is None else np.sqrt(d.weights)
+        from .residuals import multipliers, serial_part
+
+        if kind not in ("response", "pearson", "deviance", "quantile", "normalized"):
+            raise OptionError(
+                f"kind {kind!r} is not known; allowed are 'response', 'pearson', 'deviance', 'quantile', 'normalized'"
+            )
+        raw = self.rows_of_data().y - self._eta[1]
         if kind == "response":
             return self._aligned(raw)
+        scaled = raw / multipliers(self)
         if kind == "deviance":
-            return self._aligned(raw * root)
-        if kind in ("pearson", "quantile"):
-            return self._aligned(raw * root / self.sigma)
-        raise OptionError(f"kind {kind!r} is not known; allowed are 'response', 'pearson', 'deviance', 'quantile'")
+            return self._aligned(scaled)
+        serial = serial_part(self) if kind in ("quantile", "normalized") else None
+        return self._aligned((scaled if serial is None else serial.apply(scaled)) / self.sigma)
 
     def predict(
         self,

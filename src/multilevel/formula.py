@@ -95,11 +95,11 @@ def model_text(text: str, formula: str = "", at: int = 0) -> str:
 
 def render(formula: Formula) -> str:
     """Write a formula in normal form; parsing the result gives the same model."""
-    opening = {"us": "(", "diag": "(", "cs": "cs(", "ar1": "ar1("}
     parts = [formula.fixed]
     for bar in formula.bars:
         line = "||" if bar.structure == "diag" else "|"
-        parts.append(f"{opening[bar.structure]}{bar.effects} {line} {':'.join(map(quoted, bar.groups))})")
+        opening = "(" if bar.structure in ("us", "diag") else f"{bar.structure}("
+        parts.append(f"{opening}{bar.effects} {line} {':'.join(map(quoted, bar.groups))})")
     parts += [f"offset({expression})" for expression in formula.offsets]
     return f"{formula.response} ~ {' + '.join(parts)}"
 

@@ -12,7 +12,7 @@ from .formula_tokens import Token, Tokens, closing, fail, quoted, unquoted
 
 __all__ = ["Bar", "Reader", "Side"]
 
-STRUCTURES = ("us", "diag", "cs", "ar1")
+STRUCTURES = ("us", "diag", "homdiag", "cs", "homcs", "ar1", "hetar1")
 MAX_DEPTH = 40  # nested parentheses
 MAX_TERMS = 5_000  # a*b*c*... doubles with each factor; beyond this a typing mistake is likelier than a model
 

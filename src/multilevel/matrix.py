@@ -75,7 +75,7 @@ def _stand_in(name: str) -> str:
     return f"odd_{name.encode().hex()}_q"
 
 
-def _shown(text: str) -> str:
+def shown_name(text: str) -> str:
     """Put the names of columns back."""
     return (
         _STAND_IN.sub(lambda found: quoted(bytes.fromhex(found[1]).decode()), text)
@@ -108,7 +108,7 @@ def _without_odd_names(side: str) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _terms(side: str) -> Any:
+def split_terms(side: str) -> Any:
     """Read a side; formulaic's objects are not changed afterwards."""
     try:
         return Formula(_without_odd_names(side))
@@ -120,11 +120,11 @@ def _terms(side: str) -> Any:
 def factors_of(side: str) -> tuple[Expression, ...]:
     """Expressions of a side that are not constants, each checked."""
     seen: dict[str, Expression] = {}
-    for term in _terms(side):
+    for term in split_terms(side):
         for one in term.factors:
             method = one.eval_method.value
             if method == "lookup":
-                name = _shown(one.expr).strip("`")
+                name = shown_name(one.expr).strip("`")
                 seen[one.expr] = column(name)
             elif method == "python":
                 seen[one.expr] = analyse(
@@ -151,7 +151,7 @@ def materialise(
     list of (ndarray (n, p), names)
     """
     specs = [
-        ModelSpec(formula=_terms(side), na_action="ignore", output="numpy", transform_state=state)
+        ModelSpec(formula=split_terms(side), na_action="ignore", output="numpy", transform_state=state)
         for side in sides
     ]
     maker = _Materializer(columns, context=functions(columns, sides))
@@ -161,7 +161,7 @@ def materialise(
     except (FactorEvaluationError, FactorEncodingError) as error:
         raise _explained(error) from error
     matrices = list(made) if len(specs) > 1 else [made]
-    return [(np.asarray(one), tuple(map(_shown, one.model_spec.column_names))) for one in matrices]
+    return [(np.asarray(one), tuple(map(shown_name, one.model_spec.column_names))) for one in matrices]
 
 
 def functions(columns: Columns | None = None, sides: Sequence[str] = ()) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _explained(error: Exception) -> MultilevelError:
     if isinstance(cause, MultilevelError):
         return cause
     text = str(error)
-    which = _shown(text.partition("`")[2].partition("`")[0])
+    which = shown_name(text.partition("`")[2].partition("`")[0])
     if "extend beyond upper" in str(cause):
         return DataError(
             f"{which} has values outside the range it was made for; write extrapolation='extend' or "
@@ -358,7 +358,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         count = functools.reduce(lambda total, one: total * len(one), factors, 1)
         if count > 20 * MAX_LEVELS or (count > 1 and count * self._n * 8 > MAX_BYTES):
             names = ":".join(next(iter(one)).partition("[")[0] for one in factors)
-            raise too_many(_shown(names), count, self._n)
+            raise too_many(shown_name(names), count, self._n)
         out = {}
         for reverse in itertools.product(*(list(one.items()) for one in reversed(factors))):
             pairs = reverse[::-1]
@@ -382,7 +382,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
             bad = np.argwhere(~np.isfinite(out))
             if len(bad):
                 row, index = (int(value) for value in bad[0])
-                raise not_finite(_shown(cols[index][0]), out[row, index], int(self._rows[row]))
+                raise not_finite(shown_name(cols[index][0]), out[row, index], int(self._rows[row]))
         return out
 
 
@@ -402,9 +402,9 @@ def _check_column(name: str, given: Any, n: int) -> None:
         return
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
-        raise DataError(f"{_shown(name)} gives values that are no numbers")
+        raise DataError(f"{shown_name(name)} gives values that are no numbers")
     if array.ndim and array.shape != (n,):
-        raise DataError(f"{_shown(name)} gives {len(array)} values for {n} rows")
+        raise DataError(f"{shown_name(name)} gives {len(array)} values for {n} rows")
 
 
 def too_many(name: str, columns: int, n: int) -> DataError:

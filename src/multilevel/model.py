@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,17 +10,23 @@ from numpy.typing import NDArray
 
 from . import design as designs
 from . import formula as formulas
+from . import residual_reader
+from .covariance import FREE
 from .errors import OptionError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .design import Design
     from .fit import Fit
     from .formula import Formula
     from .reml import Engine
+    from .residual_reader import ResidualText
+    from .residuals import Residual
 
 FAMILIES = ("gaussian",)
+MAX_ROUNDS = 100  # of a fit whose variances depend on its fitted values
+SETTLED = 1e-11  # relative change of the criterion that ends it
 
 
 class Model:
@@ -71,6 +78,9 @@ class Model:
         priors: Mapping[str, Any] | None = None,
         missing: str = "drop",
         levels: Mapping[str, Any] | None = None,
+        correlation: str | None = None,
+        variance: str | Sequence[str] | None = None,
+        covariance: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
         check_options("Model", unknown, ())
@@ -80,9 +90,20 @@ class Model:
                 "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
             )
         self._formula = formulas.parse(formula)
+        text = residual_reader.read(correlation, variance)
         self._design = designs.build(
-            self._formula, data, weights=weights, offset=offset, contrasts=contrasts, missing=missing, levels=levels
+            self._formula,
+            data,
+            weights=weights,
+            offset=offset,
+            contrasts=contrasts,
+            missing=missing,
+            levels=levels,
+            also=text.columns(),
+            covariance=covariance,
         )
+        self._residual_text, self._levels = text, levels
+        self._residual = residual_of(text, data, self._design, levels) if text else None
         self._data = data
         self._engine: Engine | None = None
 
@@ -106,18 +127,37 @@ class Model:
         """Distribution of the response."""
         return "gaussian"
 
+    @property
+    def residual(self) -> Residual | None:
+        """Structure of the residuals, where they are not independent with one variance."""
+        return self._residual
+
     def with_design(self, design: Design) -> Model:
         """The same model on another response or rows (refits)."""
         out = object.__new__(Model)
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
+        out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
+        if out._residual is not None and not np.array_equal(design.rows, self._design.rows):
+            out._residual = residual_of(out._residual_text, self._data, design, self._levels)
+        return out
+
+    def with_residual(self, residual: Residual) -> Model:
+        """The same model with another structure of the residuals on its rows (None where it has no parts)."""
+        out = self.with_design(self._design)
+        out._residual = residual if residual.n_coordinates else None
         return out
 
     def engine(self, threads: int | None = None) -> Engine:
         """Cross-products, made once; `threads` above one splits their passes over rows and levels."""
-        from . import reml
+        from . import reml, structured
 
         if self._engine is None:
-            self._engine = reml.Engine(self._design, threads)
+            special = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
+            self._engine = (
+                structured.StructuredEngine(self._design, self._residual, threads)
+                if special
+                else reml.Engine(self._design, threads)
+            )
         elif threads is not None and threads != self._engine.threads:
             self._engine = self._engine.with_threads(threads)
         return self._engine
@@ -158,10 +198,13 @@ class Model:
         for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name} must be a positive whole number, got {value!r}")
-        engine = self.engine(default_threads() if threads is None else int(threads))
+        count = default_threads() if threads is None else int(threads)
+        if self._residual is not None and self._residual.iterated:
+            return fixed_point(self, bool(reml), count, start, max_evaluations)
+        engine = self.engine(count)
         first = None if start is None else engine_module.check_start(start, engine)
         optimum = engine.fit(bool(reml), first, max_evaluations or engine_module.MAX_EVALUATIONS)
-        fit = Fit(self, optimum, engine)
+        fit = Fit(self, optimum, engine.fitted(optimum))
         warn_of(fit)
         return fit
 
@@ -183,7 +226,9 @@ class Model:
         engine = self.engine()
         lambdas = check_start(theta, engine)
         grads = engine.gradient(lambdas, bool(reml))
-        parts = [s.to_theta(g) for s, g in zip(engine.blocks.structures, grads, strict=True)]
+        ends = np.cumsum([s.n_theta for s in engine.blocks.structures])[:-1]
+        thetas = np.split(np.asarray(theta, dtype=np.float64).ravel(), ends)
+        parts = [s.slope(at, g) for s, at, g in zip(engine.blocks.structures, thetas, grads, strict=True)]
         return np.concatenate(parts) if parts else np.empty(0)
 
     def hessian(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
@@ -208,6 +253,53 @@ class Model:
     def __repr__(self) -> str:
         d = self._design
         return f"Model({self._formula.text!r}, {len(d.rows)} rows, {len(d.names)} fixed effects, {len(d.terms)} random terms)"
+
+
+def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int | None) -> Fit:
+    """Fit with variances that depend on the fitted values: refitted until these agree with the variances they imply.
+
+    As nlme's varPower() does by default: the covariate is held at the fitted values of the round before.
+    """
+    import warnings
+
+    from .errors import ConvergenceWarning
+
+    assert model._residual is not None
+    plain = model.with_residual(replace(model._residual, spreads=tuple(s for s in model._residual.spreads if s.covariate)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = plain.fit(reml, threads=threads, start=start, max_evaluations=limit)
+    last = np.inf
+    for _ in range(MAX_ROUNDS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit = model.with_residual(model._residual.with_fitted(fit._eta[1])).fit(
+                reml, threads=threads, max_evaluations=limit
+            )
+        change, last = abs(fit.criterion - last), fit.criterion
+        if change < SETTLED * (1 + abs(last)):
+            break
+    else:
+        warnings.warn(
+            f"the fitted values and the variances that depend on them had not settled after {MAX_ROUNDS} "
+            f"rounds; use a covariate in "
+            "place of fitted",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    from .diagnostics import warn_of
+
+    warn_of(fit)
+    return fit
+
+
+def residual_of(text: ResidualText, data: Any, design: Design, levels: Mapping[str, Any] | None = None) -> Residual:
+    """The residuals' structure on the rows of a design."""
+    from .frame import Table
+
+    series = Table(data).load(list(text.columns()), text.columns())
+    rows = {name: one.iloc[design.rows].reset_index(drop=True) for name, one in series.items()}
+    return residual_reader.prepare(text, rows, design, levels)
 
 
 def check_family(family: Any, link: Any) -> None:
@@ -242,7 +334,9 @@ def lmer(formula: str, data: Any, REML: bool = True, *, threads: int | None = No
     return Model(formula, data, **options).fit(REML, threads=threads)
 
 
-OPTIONS = ("weights", "offset", "contrasts", "missing", "levels")  # of a model, beside formula, data and family
+OPTIONS = (
+    "weights", "offset", "contrasts", "missing", "levels", "correlation", "variance", "covariance",
+)  # fmt: skip  # of a model, beside formula, data and family
 
 
 def check_options(name: str, options: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

@@ -50,6 +50,8 @@ class Evidence:
         Curvature at or below this is none: rounding, or a standard error of hundreds of residual sds.
     weak : tuple of float
         Per component, its share (0 to 1) in the direction of least curvature: what a flat criterion cannot tell apart.
+    weak_structure : str
+        The parameter of a structure that makes up most of that direction, if one does.
     """
 
     status: str
@@ -65,6 +67,7 @@ class Evidence:
     flat_below: float = 0.0
     weak: tuple[float, ...] = ()
     trace: tuple[float, ...] = field(repr=False, default=())
+    weak_structure: str = ""
 
     @property
     def converged(self) -> bool:

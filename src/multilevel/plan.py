@@ -37,9 +37,12 @@ class Plan:
     expressions: list[Expression]
     weights: str | None
     offset: str | None
+    also: Mapping[str, str]  # columns that only the residual's structure needs, with where
 
 
-def make_plan(formula: Formula, names: Sequence[str], weights: Any, offset: Any) -> Plan:
+def make_plan(
+    formula: Formula, names: Sequence[str], weights: Any, offset: Any, also: Mapping[str, str] | None = None
+) -> Plan:
     from .matrix import factors_of
 
     response = analyse(formula.response, response=True)
@@ -55,13 +58,14 @@ def make_plan(formula: Formula, names: Sequence[str], weights: Any, offset: Any)
         "weights": weights if isinstance(weights, str) else None,
         "offset": offset if isinstance(offset, str) else None,
     }
-    taken = {*response.columns, *grouping, *(name for name in named.values() if name)}
+    also = also or {}
+    taken = {*response.columns, *grouping, *also, *(name for name in named.values() if name)}
     fixed = _without_dot(formula, names, taken)
     sides = [model_text(bar.effects, formula.text, bar.start) for bar in formula.bars]
     offsets = [f"0 + I({analyse(text).text})" for text in formula.offsets]
     expressions = [one for side in dict.fromkeys([fixed, *sides, *offsets]) for one in factors_of(side)]
     return Plan(
-        formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"]
+        formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"], also
     )
 
 
@@ -80,6 +84,7 @@ def _without_dot(formula: Formula, names: Sequence[str], taken: set[str]) -> str
 def load(table: frame.Table, plan: Plan) -> dict[str, pd.Series[Any]]:
     where = {name: one.text for one in plan.expressions for name in one.columns}
     where |= {name: plan.response.text for name in plan.response.columns}
+    where |= plan.also
     where |= {name: f"(... | {bar.group})" for bar in plan.formula.bars for name in bar.groups}
     where |= {name: what for name, what in ((plan.weights, "weights"), (plan.offset, "offset")) if name}
     if not plan.response.columns:

@@ -42,7 +42,7 @@ class FitPlots:
         self._fit = fit
 
     def __repr__(self) -> str:
-        return "FitPlots: groups(), caterpillar(), shrinkage(), effects(), residuals()"
+        return "FitPlots: groups(), caterpillar(), shrinkage(), effects(), residuals(), check(), influence(), profile()"
 
     def groups(
         self,
@@ -307,6 +307,92 @@ class FitPlots:
             plot_panels.quantile_panel(axes[1], residuals)
         if made:
             _figure(axes).suptitle(f"Residuals of {design.response}", **TITLE)
+        return _squeeze(axes)
+
+    def check(self, *, ax: Any = None) -> Any:
+        """The panel beside ``fit.check()``: are the mean, the spread and the shapes as the model says.
+
+        Residuals against fitted values with a local mean; their spread; normal quantile plots of the residuals and of
+        each random effect, with the band in which 95 percent of normal samples lie at each point; residuals by group;
+        Cook's distance of the groups (of rows, where there are very many).
+
+        Parameters
+        ----------
+        ax : array of Axes, optional
+            As many as there are panels.
+
+        Returns
+        -------
+        array of Axes
+        """
+        from . import plot_check
+
+        self._fit.rows_of_data()
+        return self._panels_of(plot_check.panels(self._fit), f"Checks of {self._fit.design.response}", ax)
+
+    def influence(self, group: str | None = None, *, ax: Any = None) -> Any:
+        """Influence of rows, or of the levels of a grouping factor, with the variance parameters held.
+
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor; then Cook's distance of each level and the change of each coefficient without it.
+        ax : array of Axes, optional
+            As many as there are panels.
+
+        Returns
+        -------
+        Axes or array of Axes
+        """
+        from . import plot_check
+
+        self._fit.rows_of_data()
+        panels = plot_check.influence_panels(self._fit, group)
+        return self._panels_of(panels, f"Influence on {self._fit.design.response}", ax)
+
+    def profile(self, which: Any = None, *, ax: Any = None, profile: Any = None) -> Any:
+        """Profile likelihood: zeta, the signed root of the rise in deviance, by the value of each parameter.
+
+        A straight line means that a symmetric interval is right; steps mark the 50, 80, 95 (strong) and 99 % intervals. A
+        line that ends inside them has met the end of the parameter's range.
+
+        Parameters
+        ----------
+        which : str or list of str, optional
+            Parameters, as for `Fit.profile`.
+        ax : Axes or array of Axes, optional
+            As many as there are parameters.
+        profile : Profile, optional
+            One computed before.
+
+        Returns
+        -------
+        Axes or array of Axes
+        """
+        from . import plot_profile
+
+        curves = plot_profile.curves(self._fit, which, profile)
+        count, columns = len(curves), _columns(len(curves))
+        size = max(2.7 * columns, 4.2), 2.3 * math.ceil(count / columns) + 0.9
+        axes, made = _panels(_pyplot(), ax, count, columns, size)
+        for i, (one, curve) in enumerate(zip(axes, curves, strict=True)):
+            plot_profile.profile_panel(one, curve)
+            if not made or i % columns == 0:
+                one.set_ylabel("zeta", fontsize=9)
+        if made:
+            _figure(axes).suptitle(f"Profiles of {self._fit.design.response}", **TITLE)
+            _figure(axes).supxlabel(plot_profile.NOTE, **NOTE)
+        return _squeeze(axes)
+
+    def _panels_of(self, panels: Sequence[Any], title: str, ax: Any) -> Any:
+        columns = min((3, 4), key=lambda c: -len(panels) % c) if len(panels) > 4 else min(len(panels), 3)
+        size = max(3.4 * columns, 5.0), 3.2 * math.ceil(len(panels) / columns) + 0.3
+        axes, made = _panels(_pyplot(), ax, len(panels), columns, size)
+        for one, (name, draw) in zip(axes, panels, strict=True):
+            draw(one)
+            one.set_title(name, fontsize=10)
+        if made:
+            _figure(axes).suptitle(title, **TITLE)
         return _squeeze(axes)
 
 

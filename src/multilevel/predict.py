@@ -119,6 +119,17 @@ class _Rows:
     at: NDArray[Any]
     n: int
     kind: str
+    new: Any = None
+
+    def residual_sd(self, fit: Fit, point: Array) -> Array:
+        """(m,) residual sd relative to sigma: of the rows fitted, or of new ones (weight one)."""
+        from . import residual_reader, residuals
+
+        if self.new is None:
+            return residuals.multipliers(fit)
+        if fit.model.residual is None:
+            return np.ones(len(point))
+        return residual_reader.new_multipliers(fit.model.residual, fit.optimum.residual, self.new, self.at, point)
 
     def spread(self, values: Array) -> Array:
         out = np.full(self.n, np.nan)
@@ -151,13 +162,13 @@ def _new_rows(fit: Fit, new: Any, names: list[str], offset: Any, every: bool) ->
     made: New = fit.design.at(new, groups=names or None, offset=offset, effects=every)
     keep = made.complete
     if keep.all():
-        return _Rows(made.X, list(made.terms), made.offset, None, np.arange(made.n), made.n, made.kind)
+        return _Rows(made.X, list(made.terms), made.offset, None, np.arange(made.n), made.n, made.kind, new)
     terms = [
         replace(t, codes=t.codes[keep], Z=None if t.Z is None else t.Z[keep], new_codes=t.new_codes[keep])
         for t in made.terms
     ]
     offset = None if made.offset is None else made.offset[keep]
-    return _Rows(made.X[keep], terms, offset, None, np.flatnonzero(keep), made.n, made.kind)
+    return _Rows(made.X[keep], terms, offset, None, np.flatnonzero(keep), made.n, made.kind, new)
 
 
 def group_names(fit: Fit, groups: Any) -> list[str]:
@@ -240,7 +251,7 @@ def _interval(fit: Fit, rows: _Rows, point: Array, interval: str, level: float) 
             z = _columns(term)[unknown]
             variance[unknown] += np.einsum("ij,jk,ik->i", z, covs[term.index], z)
     if interval == "prediction":
-        variance += fit.sigma**2 / (1.0 if rows.weights is None else rows.weights)
+        variance += (fit.sigma * rows.residual_sd(fit, point)) ** 2
     std_error = np.sqrt(variance)
     half = float(ndtri(0.5 + level / 2)) * std_error
     return {"std_error": std_error, "conf_low": point - half, "conf_high": point + half}
@@ -274,6 +285,8 @@ def simulate(fit: Fit, n: int = 1, *, groups: Any = None, seed: Any = None) -> A
 
 def draw_responses(fit: Fit, n: int, kept: list[str], rng: np.random.Generator) -> Array:
     """(n, rows used) responses; the order of draws is fixed, so that a seed means one answer."""
+    from .residuals import correlate, multipliers, serial_part
+
     d = fit.rows_of_data()
     mean = d.X @ fit.optimum.beta
     if d.offset is not None:
@@ -285,11 +298,14 @@ def draw_responses(fit: Fit, n: int, kept: list[str], rng: np.random.Generator) 
             y += np.einsum("ij,ij->i", z, fit.optimum.b[t][term.codes])
             continue
         root = fit.sigma * fit.optimum.lambdas[t]
+        known = d.known.get(term.group)
         for i in range(n):
-            b = rng.standard_normal((len(term.levels), len(root))) @ root.T
+            size = len(term.levels), len(root)
+            b = (rng.standard_normal(size) if known is None else known.draw(rng, size[1])) @ root.T
             y[i] += np.einsum("ij,ij->i", z, b[term.codes])
     noise = rng.standard_normal(y.shape) * fit.sigma
-    y += noise if d.weights is None else noise / np.sqrt(d.weights)
+    serial = serial_part(fit)
+    y += (noise if serial is None else correlate(serial, noise)) * multipliers(fit)
     return y
 
 
@@ -390,12 +406,11 @@ def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
     """Fit the model of `fit` to other responses; see `Fit.refit`."""
     from . import refits
     from .fit import Fit as FitClass
-    from .reml import Engine
 
     d = fit.rows_of_data()
     values, names = _responses(y, d)
     if names is not None:
-        found = refits.refit(fit.engine, d, values, fit.optimum, threads)
+        found = refits.refit(fit.engine, d, values, fit.optimum, threads, fit.model)
         return Refits(
             fit,
             names,
@@ -409,8 +424,9 @@ def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
     if np.all(values[0] == values[0, 0]):
         raise DataError(f"the new response is {values[0, 0]:g} in all rows; there is nothing to explain")
     model = fit.model.with_design(replace(d, y=values[0]))
-    engine = Engine(model.design, threads or fit.engine.threads)
-    return FitClass(model, engine.fit(fit.reml), engine)
+    engine = model.engine(threads or fit.engine.threads)
+    optimum = engine.fit(fit.reml)
+    return FitClass(model, optimum, engine.fitted(optimum))
 
 
 def _responses(y: Any, d: Design) -> tuple[Array, tuple[str, ...] | None]:

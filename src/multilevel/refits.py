@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,18 @@ from .reml import MAX_EVALUATIONS
 if TYPE_CHECKING:
     from .crossprod import CrossProducts
     from .design import Design
+    from .model import Model
     from .reml import Engine, Optimum
 
 Array = NDArray[np.float64]
 
 
-def refit(engine: Engine, design: Design, ys: Array, optimum: Optimum, threads: int | None = None) -> dict[str, Array]:
+def refit(
+    engine: Engine, design: Design, ys: Array, optimum: Optimum, threads: int | None = None, model: Model | None = None
+) -> dict[str, Array]:
     """Fit r more responses on the same design, by the criterion of an optimum.
+
+    Models with structures that are not free are fitted one after the other; they need `model`.
 
     Parameters
     ----------
@@ -30,11 +36,16 @@ def refit(engine: Engine, design: Design, ys: Array, optimum: Optimum, threads: 
     Returns
     -------
     dict
-        beta, std_error (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,).
+        beta, std_error (r, p), sigma (r,), theta (r, n_theta), criterion (r,), converged (r,) bool, evaluations (r,); for
+        structures that are not free also residual (r, parameters of the residual).
     """
     from . import _core
+    from .structured import StructuredEngine
 
     c = engine.blocks
+    if isinstance(engine, StructuredEngine):
+        assert model is not None
+        return _one_by_one(model, design, ys, optimum, threads or engine.threads)
     ys, shift, scale = _center(c, design, ys)
     raw = _core.refit(
         c.core,
@@ -63,6 +74,26 @@ def refit(engine: Engine, design: Design, ys: Array, optimum: Optimum, threads: 
         "converged": raw["status"] == 0,
         "evaluations": raw["evaluations"],
     }
+
+
+def _one_by_one(model: Model, design: Design, ys: Array, optimum: Optimum, threads: int) -> dict[str, Array]:
+    """As `refit`, by a search of its own for each response; what cannot be fitted is NaN and not converged."""
+    found: list[dict[str, Any]] = []
+    p, q = len(optimum.beta), len(optimum.theta)
+    for y in ys:
+        try:
+            new = model.with_design(replace(design, y=y)).engine(threads).fit(optimum.reml)
+        except DataError:
+            none = {"beta": np.full(p, np.nan), "std_error": np.full(p, np.nan), "theta": np.full(q, np.nan)}
+            found.append({**none, "sigma": np.nan, "criterion": np.nan, "converged": False, "evaluations": 0,
+                          "residual": np.full(len(optimum.residual), np.nan)})
+            continue
+        found.append({
+            "beta": new.beta, "std_error": np.sqrt(np.diag(new.vcov)), "theta": new.theta, "sigma": new.sigma,
+            "criterion": new.criterion, "converged": new.evidence.converged, "evaluations": new.evidence.evaluations,
+            "residual": new.residual,
+        })
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 
 def _center(blocks: CrossProducts, design: Design, ys: Array) -> tuple[Array, Array, Array]:

@@ -52,6 +52,8 @@ class Optimum:
         Conditional modes per term.
     engine_lambdas : tuple of arrays
         Per engine group, any square root, engine coordinates.
+    residual : (r,) array
+        Parameters of the residual's structure, as `Residual.names` names them; empty without one.
     """
 
     reml: bool
@@ -64,9 +66,10 @@ class Optimum:
     b: tuple[Array, ...]
     evidence: Evidence
     engine_lambdas: tuple[Array, ...] = field(repr=False)
+    residual: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        for array in (self.theta, self.beta, self.vcov, *self.lambdas, *self.b, *self.engine_lambdas):
+        for array in (self.theta, self.beta, self.vcov, self.residual, *self.lambdas, *self.b, *self.engine_lambdas):
             array.flags.writeable = False  # a fit does not change
 
 
@@ -74,11 +77,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def one_at_a_time(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+E = TypeVar("E", bound="Engine")
+
+
+def one_at_a_time(method: Callable[Concatenate[E, P], T]) -> Callable[Concatenate[E, P], T]:
     """Fits of one model share factorisations: a second Python thread waits until the first has read its numbers."""
 
     @functools.wraps(method)
-    def alone(self: Engine, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def alone(self: E, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             return method(self, *args, **kwargs)
 
@@ -104,6 +110,10 @@ class Engine:
         out._keep(blocks, threads)
         return out
 
+    def fitted(self, optimum: Optimum) -> Engine:
+        """The engine that belongs to an optimum: this one, where no parameter changes the rows."""
+        return self
+
     def with_threads(self, threads: int) -> Engine:
         """The same cross-products with another number of threads."""
         return Engine.of(self.blocks, threads)
@@ -124,7 +134,7 @@ class Engine:
             self._states[reml] = _core.State(self.blocks.core, reml, self.threads)
         state = self._states[reml]
         if (code := state.set(list(engine_lambdas))) != 0:
-            raise DataError(_failure(code))
+            raise DataError(failure(code))
         return state
 
     def engine_lambdas(self, lambdas: tuple[Array, ...] | list[Array]) -> list[Array]:
@@ -172,7 +182,7 @@ class Engine:
         """Per term, in the user's coordinates, what the core gives per engine group."""
         out: list[Array] = [np.empty(0)] * len(self.blocks.structures)
         for group, g in zip(self.blocks.groups, grads, strict=True):
-            user = self.blocks.unit * np.linalg.solve(group.basis.T, g)
+            user: Array = np.asarray(self.blocks.unit * np.linalg.solve(group.basis.T, g), dtype=np.float64)
             for t, part in zip(group.terms, group.slices, strict=True):
                 out[t] = user[part, part]
         return tuple(out)
@@ -184,7 +194,7 @@ class Engine:
     def constant(self, reml: bool) -> float:
         """What the change of coordinates adds to the engine's criterion."""
         c = self.blocks
-        value = self.df(reml) * 2 * np.log(c.scale) - c.core.sum_log_w
+        value = self.df(reml) * 2 * np.log(c.scale) - c.core.sum_log_w + c.log_det
         if reml and c.p:
             value -= 2 * np.linalg.slogdet(c.x_basis)[1]
         return float(value)
@@ -222,7 +232,7 @@ class Engine:
                     "the criterion cannot be evaluated at this start; give covariance parameters (theta) nearer to one, or "
                     "leave start out"
                 )
-            raise DataError(_failure(best["failure"]))
+            raise DataError(failure(best["failure"]))
         curved, exact, turn = self._certify(state, best, reml)
         for _ in range(3):  # a saddle: leave it downhill along the negative direction, both ways
             if curved > -optimise.flat_below(best) or turn is None:
@@ -322,7 +332,7 @@ class Engine:
         df = self.df(reml)
         sigma = c.scale * c.unit * float(np.sqrt(state.r2 / df))
         if not np.isfinite(sigma) or state.r2 <= PERFECT * c.core.yy:
-            raise DataError(_failure(2))
+            raise DataError(failure(2))
         solution = state.solution()
         q = len(solution) - c.p
         lambdas: list[Array] = [np.empty(0)] * len(c.structures)
@@ -431,7 +441,7 @@ class Engine:
         return out
 
 
-def _failure(code: int) -> str:
+def failure(code: int) -> str:
     if code == 2:
         return (
             "the random and fixed effects reproduce the response exactly, so the residual variance is zero and the "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import archive
+from . import archive, storage_structures
 from .archive import need
 from .errors import DataError, FileError
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from .design_recipe import Recipe
     from .fit import Fit
     from .formula import Formula
+    from .model import Model
     from .optimise import Evidence
-    from .reml import Optimum
+    from .reml import Engine, Optimum
+    from .residual_reader import ResidualText
+    from .residuals import Residual
 
 __all__ = ["read", "save"]
 
@@ -123,11 +126,12 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
         arrays |= {f"lambda{t}": factor, f"b{t}": modes}
     for f, (group, root) in enumerate(zip(blocks.groups, optimum.engine_lambdas, strict=True)):
         arrays |= {f"basis{f}": group.basis, f"engine_lambda{f}": root}
+    structures = storage_structures.pack(fit, arrays)
     arrays |= {f"core/{name}": _whole(name, value) for name, value in core.items() if name not in COUNTS}
     columns: dict[str, Any] = {}
     if data:
         arrays |= _rows_out(fit.rows_of_data())
-        columns = archive.pack_columns(fit.model._data, _used_columns(design), design.n_input, arrays)
+        columns = archive.pack_columns(fit.model._data, _used_columns(fit), design.n_input, arrays)
     header: dict[str, Any] = {
         "family": fit.model.family,
         "data": data,
@@ -146,9 +150,11 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
             "groups": [list(group.terms) for group in blocks.groups],
             "scale": blocks.scale,
             "unit": blocks.unit,
+            "log_det": blocks.log_det,
             **{name: core[name] for name in COUNTS},
         },
         "recipe": to_recipe(design),
+        "structures": structures,
     }
     _check_levels(design, header["recipe"])
     return header, arrays
@@ -169,11 +175,13 @@ def _rows_out(design: Design) -> dict[str, Array]:
     return out
 
 
-def _used_columns(design: Design) -> list[str]:
+def _used_columns(fit: Fit) -> list[str]:
     """Names of the columns of the data that the model used, as augment() and the plots show them."""
     from .expressions import analyse
 
+    design = fit.design
     names = [*analyse(design.response, response=True).columns, *design.remake.infos]
+    names += list(fit.model._residual_text.columns())
     names += [name for term in design.terms for name in term.columns]
     return names + ([design.remake.offset_column] if design.remake.offset_column else [])
 
@@ -212,7 +220,14 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     check_family(header["family"], None)
     design = _design(header, arrays, parse(header["formula"]), from_recipe(header["recipe"]))
     blocks = _blocks(header["engine"], arrays, design)
-    optimum = _optimum(header["optimum"], arrays, blocks)
+    saved = header.get("structures")
+    residual = storage_structures.residual(saved)
+    optimum = replace(
+        _optimum(header["optimum"], arrays, blocks), residual=storage_structures.parameters(arrays, residual)
+    )
+    core = {name.removeprefix("core/"): value for name, value in arrays.items() if name.startswith("core/")}
+    levels = {term.group: term.levels for term in design.terms}
+    design = replace(design, known=storage_structures.known(core, blocks, levels))
     data = None
     need(type(header["data"]) is bool, "it does not say whether it holds the data")
     if header["data"]:
@@ -222,7 +237,40 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     engine = Engine.of(blocks, default_threads())
     model = object.__new__(Model)  # its constructor starts from rows, which a saved fit need not have
     model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
-    return Fit(model, optimum, engine)
+    model._residual, model._residual_text, model._levels = residual, _residual_text(residual), None
+    if saved is not None and data is not None:
+        engine = _with_structures(model, optimum, saved)
+    fit = Fit(model, optimum, engine)
+    if saved is not None:
+        fit.__dict__["curvature"] = storage_structures.facts(arrays, blocks.p)
+    return fit
+
+
+def _residual_text(residual: Residual | None) -> ResidualText:
+    from .residual_reader import read
+
+    if residual is None:
+        return read(None, None)
+    spreads = [s.text for s in residual.spreads]
+    return read(None if residual.serial is None else residual.serial.text, spreads or None)
+
+
+def _with_structures(model: Model, optimum: Optimum, saved: Mapping[str, Any]) -> Engine:
+    """The engine of a model whose rows are there again, at the optimum; the model's residuals get their rows."""
+    from .fit import Fit
+    from .model import residual_of
+    from .structured import StructuredEngine
+
+    if model._residual is not None:
+        model._levels = storage_structures.levels_of(saved)
+        model._residual = residual_of(model._residual_text, model._data, model._design, model._levels)
+        if model._residual.iterated:
+            assert model._engine is not None
+            fitted = Fit(model, optimum, model._engine)._eta[1]
+            model._residual = model._residual.with_fitted(fitted)
+    engine = StructuredEngine(model._design, model._residual)
+    model._engine = engine
+    return engine.fitted(optimum)
 
 
 def _design(header: Mapping[str, Any], arrays: Mapping[str, Array], formula: Formula, recipe: Recipe) -> Design:
@@ -329,12 +377,12 @@ def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Desig
         need(len(core[f"diag{f}"]) == group.levels * group.k**2, "the cross-products have a wrong size")
         need(len(core[f"border{f}"]) == group.levels * group.k * p, "the cross-products have a wrong size")
     need(
-        all(math.isfinite(saved[name]) for name in ("scale", "unit", "sum_log_w", "yy"))
+        all(math.isfinite(saved[name]) for name in ("scale", "unit", "sum_log_w", "yy", "log_det") if name in saved)
         and min(saved["scale"], saved["unit"]) > 0,
         "a scale is wrong",
     )
     problem = _core.import_blocks(core)
-    _check_memory(problem, list(groups))
+    _check_memory(problem, groups)
     none: Any = None
     return CrossProducts(
         problem,
@@ -349,6 +397,7 @@ def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Desig
         n,
         p,
         none,
+        float(saved.get("log_det", 0.0)),
     )
 
 
@@ -421,7 +470,8 @@ def _evidence(saved: Mapping[str, Any], components: int) -> Evidence:
         if isinstance(value, list):
             need(name in ("null_slopes", "ranks", "weak", "trace"), f"{name} is no single number")
             facts[name] = value = tuple(value)
-        numbers = value if isinstance(value, tuple) else () if name == "status" else (value,)
+        need(name != "weak_structure" or isinstance(value, str), "the weak parameter is no text")
+        numbers = value if isinstance(value, tuple) else () if name in ("status", "weak_structure") else (value,)
         whole = [one for one in numbers if not isinstance(one, float)]
         need(all(isinstance(one, int) and abs(one) < 2**53 for one in whole), f"{name} is no number")
     out = Evidence(**facts)

@@ -188,27 +188,49 @@ def _random(fit: Fit) -> Block:
     sizes = "; ".join(f"{_clean(group)}, {count}" for group, count in counts.items())
     observed = f"Number of obs: {fit.nobs}" + (f", groups:  {sizes}" if sizes else "")
     if not fit.design.terms:
-        return Block("", notes=(f"Residual standard deviation: {numbers([fit.sigma])[0]}", observed))
+        lines = (f"Residual standard deviation: {numbers([fit.sigma])[0]}", *_structures(fit), observed)
+        return Block("", notes=lines)
     covs = fit.random_cov()
     sds = [np.sqrt(np.diag(cov)) for cov in covs]
     every = np.append(np.concatenate(sds), fit.sigma)
     variances, deviations = numbers(every**2), numbers(every)
     triangles = [
-        [] if term.structure == "diag" else _correlations(cov, sd)
+        _correlations(cov, sd) if term.structure == "us" else []
         for term, cov, sd in zip(fit.design.terms, covs, sds, strict=True)
     ]
     width = max(map(len, triangles))
     texts = iter(fixed_point((value for rows in triangles for row in rows for value in row), 2))
     rows: list[tuple[str, ...]] = []
-    for term, triangle in zip(fit.design.terms, triangles, strict=True):
-        for i, name in enumerate(term.names):
+    k = 0
+    for term, triangle, s in zip(fit.design.terms, triangles, fit.engine.blocks.structures, strict=True):
+        one = s.n_sd == 1 and s.k > 1  # a variance that all effects share
+        for i, name in enumerate([f"each of {s.k} effects"] if one else term.names):
             correlations = [next(texts) for _ in triangle[i - 1]] if i and triangle else []
             cells = (*correlations, *[""] * (width - len(correlations)))
-            k = len(rows)
             rows.append(("" if i else _clean(term.group), _effect(name), variances[k], deviations[k], *cells))
+            k += s.k if one else 1
     rows.append(("Residual", "", variances[-1], deviations[-1], *[""] * width))
     heads = ("Groups", "Name", "Variance", "Std.Dev.", *["Corr", *[""] * width][: width])
-    return Block("Random effects:", heads, tuple(rows), "ll" + "n" * (2 + width), (observed,), indent=1)
+    notes = (*_structures(fit), observed)
+    return Block("Random effects:", heads, tuple(rows), "ll" + "n" * (2 + width), notes, indent=1)
+
+
+def _structures(fit: Fit) -> list[str]:
+    """Sentences on the correlations of structured terms, on known covariances and on the residuals."""
+    out = []
+    at = 0
+    for term, s in zip(fit.design.terms, fit.engine.blocks.structures, strict=True):
+        rho = fit.optimum.theta[at + s.n_theta - 1] if s.n_theta else np.nan
+        at += s.n_theta
+        if s.correlated:
+            power = "**lag" if "ar1" in s.kind else ""
+            out.append(f"{_clean(term.group)}: {s.kind}(), correlation {_plain(rho, '.3f')}{power} between its {s.k} effects")
+    out += [f"{_clean(name)}: its levels have a known covariance" for name in fit.design.known]
+    if (r := fit.model.residual) is not None:
+        values = dict(zip(r.names(), numbers(fit.optimum.residual, 3), strict=True))
+        out.append(f"Residual: {', '.join(r.texts())}")
+        out += [f"  {name} = {text.strip()}" for name, text in values.items()]
+    return out
 
 
 def _correlations(cov: Array, sd: Array) -> list[list[float]]:
@@ -415,11 +437,13 @@ def _random_parameters(fit: Fit) -> list[tuple[str, str, float]]:
     for term, cov in zip(fit.design.terms, fit.random_cov(), strict=True):
         sd = np.sqrt(np.diag(cov))
         out += [(term.group, f"sd__{name}", float(s)) for name, s in zip(term.names, sd, strict=True)]
-        if term.structure != "diag":
+        if term.structure not in ("diag", "homdiag"):
             rows = _correlations(cov, sd)
             pairs = [(i, j) for j in range(len(sd)) for i in range(j + 1, len(sd))]
             out += [(term.group, f"cor__{term.names[j]}.{term.names[i]}", rows[i - 1][j]) for i, j in pairs]
-    return [*out, ("Residual", "sd__Observation", fit.sigma)]
+    out.append(("Residual", "sd__Observation", fit.sigma))
+    r = fit.model.residual
+    return out + [("Residual", n, float(v)) for n, v in zip(r.names() if r else (), fit.optimum.residual, strict=True)]
 
 
 def glance(fit: Fit) -> Any:
