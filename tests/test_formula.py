@@ -112,7 +112,7 @@ def test_responses_stay_text(response: str) -> None:
         ("y ~ mean(x)", "mean", "unknown function"),
         ("y ~ (1 | 3)", "3", "column names"),
         ("y ~ (1 | log(g))", "log(g)", "column names"),
-        ("y ~ toep(1 | g)", "toep", "us, diag, cs, ar1"),
+        ("y ~ toep(1 | g)", "toep", "us, diag, homdiag, cs"),
         ("y ~ 2*x", "2", "I( )"),
         ("y ~ x > 3", ">", "I( )"),
         ("y ~ x^z", "^z", "I(x^2)"),

@@ -187,6 +187,12 @@ class Factor {
             const int kf = plan.k[sparse_factor_of(from)];
             const double* lf = values(from);
             const i32* theirs = rows(from);
+            if (k == 1 && kf == 1) {
+                const double mine0 = lf[pos];
+                d[0] -= mine0 * mine0;
+                for (i64 r = pos + 1; r < rows_from; ++r) out[position[theirs[r]]] -= lf[r] * mine0;
+                continue;
+            }
             for (int i = 0; i < k; ++i)
                 for (int j = 0; j < k; ++j) d[i * k + j] -= dot<0>(lf + (pos + i) * kf, lf + (pos + j) * kf, kf);
             for (i64 r = pos + k; r < rows_from; ++r) {

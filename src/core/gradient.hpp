@@ -213,8 +213,25 @@ class Inverse {
                 for (int j = 0; j < kg; ++j)
                     for (int c = 0; c < k; ++c) v[(pa + i) * k + c] += sd[i * kg + j] * lv[(pa + j) * k + c];
             const i32 *theirs = fac.rows(other), *end = theirs + fac.row_count(other), *at = theirs;
+            // the rows after this block are among its own: walk where they are dense there, search where they are not
+            const bool walk = 8 * (count - pa) > end - theirs;
+            if (walk && k == 1 && kg == 1) {
+                double sum = 0;
+                const double mine = lv[pa];
+                for (i64 r = pa + 1; r < count; ++r) {
+                    while (*at < row[r]) ++at;
+                    const double sr = so[at - theirs];
+                    sum += sr * lv[r];
+                    v[r] += sr * mine;
+                }
+                v[pa] += sum;
+                continue;
+            }
             for (i64 r = pa + kg; r < count; ++r) {
-                at = std::lower_bound(at, end, row[r]);
+                if (walk)
+                    while (*at < row[r]) ++at;
+                else
+                    at = std::lower_bound(at, end, row[r]);
                 const double* sr = so + (at - theirs) * kg;
                 for (int i = 0; i < kg; ++i)
                     for (int c = 0; c < k; ++c) {

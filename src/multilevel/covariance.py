@@ -108,7 +108,7 @@ class Structure:
             return np.asarray(factor[self.entries()])
         sd = np.sqrt(np.einsum("ij,ij->i", factor, factor))
         if not self.correlated:
-            return sd[:1]
+            return np.asarray(sd[:1])
         return np.append(sd[: self.n_sd], self._rho(factor, sd))
 
     def _rho(self, factor: Array, sd: Array) -> float:

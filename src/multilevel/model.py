@@ -51,6 +51,15 @@ class Model:
         What to do with rows that miss a value in a used column.
     levels : dict, optional
         Column -> order of its levels.
+    correlation : str, optional
+        Serial correlation of the residuals within groups: ``"ar1(week | subject)"`` for whole steps of time,
+        ``"ar1(1 | subject)"`` for rows in their order, ``"car1(day | subject)"`` for times of any distance.
+    variance : str or list of str, optional
+        Residual variance by level, ``"ident(sex)"``, or as a function of a number, ``"power(age)"`` (sd proportional to
+        ``|age|**d``), ``"exp(age)"``; ``fitted`` stands for the fitted values. Joined by ``+`` they multiply.
+    covariance : dict, optional
+        Grouping factor -> known covariance between its levels: a `KnownCovariance`, a `pedigree`, or a pandas frame with
+        the levels as index and columns.
 
     Raises
     ------
@@ -103,6 +112,10 @@ class Model:
             covariance=covariance,
         )
         self._residual_text, self._levels = text, levels
+        self._options: dict[str, Any] = {
+            "weights": weights, "offset": offset, "contrasts": contrasts, "missing": missing, "levels": levels,
+            "correlation": correlation, "variance": variance, "covariance": covariance,
+        }  # fmt: skip  # as given, for Fit.update
         self._residual = residual_of(text, data, self._design, levels) if text else None
         self._data = data
         self._engine: Engine | None = None
@@ -137,6 +150,8 @@ class Model:
         out = object.__new__(Model)
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
+        if hasattr(self, "_options"):  # a model read from a file has none
+            out._options = self._options
         if out._residual is not None and not np.array_equal(design.rows, self._design.rows):
             out._residual = residual_of(out._residual_text, self._data, design, self._levels)
         return out
@@ -208,30 +223,52 @@ class Model:
         warn_of(fit)
         return fit
 
-    def criterion(self, theta: Any, reml: bool = True, sigma: float | None = None) -> float:
-        """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given."""
+    def _engine_at(self, residual: Any) -> Engine:
+        """The engine with the rows whitened at parameters of the residuals' structure, in the user's terms."""
+        from .structured import StructuredEngine
+
+        engine = self.engine()
+        names = self._residual.names() if self._residual is not None else ()
+        if residual is None and not names:
+            return engine
+        try:
+            values = np.asarray(residual, dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        if len(values) != len(names) or not np.isfinite(values).all():
+            what = ", ".join(names) if names else "none, for the model has no structure of the residuals"
+            raise OptionError(f"residual must hold the {len(names)} parameters {what}; got {residual!r}")
+        assert self._residual is not None and isinstance(engine, StructuredEngine)
+        return engine.moved(self._residual.coordinates(values))
+
+    def criterion(self, theta: Any, reml: bool = True, sigma: float | None = None, residual: Any = None) -> float:
+        """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given.
+
+        A model with a structure of the residuals needs its parameters too: `residual`, as `Fit.residual_structure` lists them.
+        """
         from .reml import check_start
 
         check_flag("reml", reml)
         if sigma is not None and not (isinstance(sigma, (int, float, np.number)) and 0 < sigma < np.inf):
             raise OptionError(f"sigma must be a positive number, got {sigma!r}")
-        engine = self.engine()
+        engine = self._engine_at(residual)
         return engine.criterion(check_start(theta, engine), bool(reml), sigma)
 
-    def gradient(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
-        """Derivative of the profiled criterion by theta, exact."""
+    def gradient(self, theta: Any, reml: bool = True, residual: Any = None) -> NDArray[np.float64]:
+        """Derivative of the profiled criterion by theta, exact; `residual` as for `criterion`."""
         from .reml import check_start
 
         check_flag("reml", reml)
-        engine = self.engine()
+        engine = self._engine_at(residual)
         lambdas = check_start(theta, engine)
         grads = engine.gradient(lambdas, bool(reml))
-        ends = np.cumsum([s.n_theta for s in engine.blocks.structures])[:-1]
-        thetas = np.split(np.asarray(theta, dtype=np.float64).ravel(), ends)
-        parts = [s.slope(at, g) for s, at, g in zip(engine.blocks.structures, thetas, grads, strict=True)]
+        values, at, parts = np.asarray(theta, dtype=np.float64).ravel(), 0, []
+        for s, g in zip(engine.blocks.structures, grads, strict=True):
+            parts.append(s.slope(values[at : at + s.n_theta], g))
+            at += s.n_theta
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def hessian(self, theta: Any, reml: bool = True) -> NDArray[np.float64]:
+    def hessian(self, theta: Any, reml: bool = True, residual: Any = None) -> NDArray[np.float64]:
         """Second derivatives of the profiled criterion by theta: central differences of the exact gradient.
 
         Returns
@@ -247,7 +284,8 @@ class Model:
         for i, value in enumerate(at):
             step = np.zeros(len(at))
             step[i] = 1e-5 * max(1.0, abs(value))
-            out[i] = (self.gradient(at + step, reml) - self.gradient(at - step, reml)) / (2 * step[i])
+            up, down = self.gradient(at + step, reml, residual), self.gradient(at - step, reml, residual)
+            out[i] = (up - down) / (2 * step[i])
         return np.asarray((out + out.T) / 2)
 
     def __repr__(self) -> str:
@@ -265,7 +303,9 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
     from .errors import ConvergenceWarning
 
     assert model._residual is not None
-    plain = model.with_residual(replace(model._residual, spreads=tuple(s for s in model._residual.spreads if s.covariate)))
+    plain = model.with_residual(
+        replace(model._residual, spreads=tuple(s for s in model._residual.spreads if s.covariate))
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = plain.fit(reml, threads=threads, start=start, max_evaluations=limit)

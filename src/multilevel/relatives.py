@@ -168,7 +168,8 @@ def _matrix(given: Any, what: str) -> Any:
     from scipy.sparse import csr_array, issparse
 
     try:
-        made: Any = csr_array(given) if issparse(given) else csr_array(np.asarray(given, dtype=np.float64))
+        sparse: Any = given if issparse(given) else np.asarray(given, dtype=np.float64)
+        made: Any = csr_array(sparse)
         out = made.astype(np.float64)
     except (TypeError, ValueError):
         raise DataError(f"the {what} must be a square matrix of numbers, not {type(given).__name__}") from None

@@ -146,12 +146,12 @@ class Spread:
         if self.codes is not None:
             return np.asarray(np.r_[0.0, a][self.codes])
         assert self.basis is not None
-        return self.basis * (a[0] / self.scale())
+        return np.asarray(self.basis * (a[0] / self.scale()))
 
     def by_coordinate(self, j: int) -> Array:
         """(n,) derivative of `log_sd` by coordinate j."""
         if self.codes is not None:
-            return (self.codes == j + 1).astype(np.float64)
+            return np.asarray((self.codes == j + 1).astype(np.float64))
         assert self.basis is not None
         return self.basis / self.scale()
 

@@ -29,7 +29,8 @@ def pack(fit: Fit, arrays: dict[str, Array]) -> dict[str, Any] | None:
     from .recipe_json import encode_value
     from .structured import StructuredEngine
 
-    arrays["residual"] = fit.optimum.residual
+    if len(fit.optimum.residual):
+        arrays["residual"] = fit.optimum.residual
     if not isinstance(fit.engine, StructuredEngine):
         return None
     facts = fit.curvature
