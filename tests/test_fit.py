@@ -383,8 +383,8 @@ def test_a_sigma_that_is_none(sigma: float) -> None:
 def test_options_of_tables(sleep: Fit) -> None:
     with pytest.raises(OptionError, match="ddf 'kr' is not known; allowed are 'satterthwaite', 'kenward-roger', 'none'"):
         sleep.fixef(ddf="kr")
-    with pytest.raises(OptionError, match="method 'profile' is not available; allowed is 'wald'"):
-        sleep.confint(method="profile")
+    with pytest.raises(OptionError, match="method 'prof' is not available; did you mean 'profile'"):
+        sleep.confint(method="prof")
     for verb in (sleep.fixef, sleep.confint):
         with pytest.raises(OptionError, match="level must lie"):
             verb(95)

@@ -333,19 +333,19 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
 
     def tidy(self, level: float = 0.95) -> Any:
         """broom's table: effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high."""
-        from .tables import tidy
+        from .broom import tidy
 
         return tidy(self, level)
 
     def glance(self) -> Any:
         """One row: nobs, npar, sigma, loglik, aic, aicc, bic, criterion, df_residual, converged, singular."""
-        from .tables import glance
+        from .broom import glance
 
         return glance(self)
 
     def augment(self) -> Any:
         """The columns the model used with .fitted, .fixed, .resid; rows as in the data (NaN where a row was left out)."""
-        from .tables import augment
+        from .broom import augment
 
         return augment(self)
 

@@ -12,7 +12,6 @@ from .optimise import FLAT
 
 if TYPE_CHECKING:
     from .fit import Fit
-    from .kenward_roger import Adjustment
     from .optimise import Curvature
     from .reml import Engine, Optimum
 

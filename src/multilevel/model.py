@@ -244,7 +244,7 @@ class Model:
     def criterion(self, theta: Any, reml: bool = True, sigma: float | None = None, residual: Any = None) -> float:
         """-2 log-likelihood (REML criterion or ML deviance) at any theta, unfitted; sigma profiled out unless given.
 
-        A model with a structure of the residuals needs its parameters too: `residual`, as `Fit.residual_structure` lists them.
+        A model with a structure of the residuals needs its parameters too: as `Fit.residual_structure` lists them.
         """
         from .reml import check_start
 

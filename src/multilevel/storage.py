@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from . import archive, storage_structures
 from .archive import need
 from .errors import DataError, FileError
+from .storage_rows import rows_out, shaped, with_rows
 
 if TYPE_CHECKING:
-    from .crossprod import CrossProducts, Group, Rows
+    from .crossprod import CrossProducts, Group
     from .design import Design, Term
     from .design_recipe import Recipe
     from .fit import Fit
@@ -130,7 +131,7 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
     arrays |= {f"core/{name}": _whole(name, value) for name, value in core.items() if name not in COUNTS}
     columns: dict[str, Any] = {}
     if data:
-        arrays |= _rows_out(fit.rows_of_data())
+        arrays |= rows_out(fit.rows_of_data())
         columns = archive.pack_columns(fit.model._data, _used_columns(fit), design.n_input, arrays)
     header: dict[str, Any] = {
         "family": fit.model.family,
@@ -163,16 +164,6 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
 def _whole(name: str, value: Array) -> Array:
     """Row pointers and indices as the whole numbers they are."""
     return value.astype({"ptr": "<i8", "idx": "<i4"}.get(name[:3], "<f8"))
-
-
-def _rows_out(design: Design) -> dict[str, Array]:
-    out: dict[str, Array] = {"y": design.y, "X": design.X}
-    out |= {name: value for name in ("weights", "offset") if (value := getattr(design, name)) is not None}
-    for t, term in enumerate(design.terms):
-        out[f"codes{t}"] = term.codes
-        if term.Z is not None:
-            out[f"Z{t}"] = term.Z
-    return out
 
 
 def _used_columns(fit: Fit) -> list[str]:
@@ -231,7 +222,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     data = None
     need(type(header["data"]) is bool, "it does not say whether it holds the data")
     if header["data"]:
-        design, rows = _with_rows(design, arrays, blocks)
+        design, rows = with_rows(design, arrays, blocks)
         blocks = replace(blocks, rows=rows)
         data = archive.unpack_columns(header["columns"], arrays, design.n_input, design.kind)
     engine = Engine.of(blocks, default_threads())
@@ -390,8 +381,8 @@ def _blocks(saved: Mapping[str, Any], arrays: Mapping[str, Array], design: Desig
         structures,
         components,
         owners,
-        _shaped(arrays, "x_basis", (p, p)),
-        _shaped(arrays, "shift", (p,)),
+        shaped(arrays, "x_basis", (p, p)),
+        shaped(arrays, "shift", (p,)),
         float(saved["scale"]),
         float(saved["unit"]),
         n,
@@ -430,7 +421,7 @@ def _groups(
                 tuple(slices),
                 len(first.levels),
                 at,
-                _shaped(arrays, f"basis{f}", (at, at)),
+                shaped(arrays, f"basis{f}", (at, at)),
             )
         )
     return tuple(groups), components, owners
@@ -448,14 +439,14 @@ def _optimum(saved: Mapping[str, Any], arrays: Mapping[str, Array], blocks: Cros
     return Optimum(
         saved["reml"],
         float(criterion),
-        _shaped(arrays, "theta", (sum(s.n_theta for s in blocks.structures),)),
-        tuple(_shaped(arrays, f"lambda{t}", (sizes[t][1],) * 2) for t in terms),
+        shaped(arrays, "theta", (sum(s.n_theta for s in blocks.structures),)),
+        tuple(shaped(arrays, f"lambda{t}", (sizes[t][1],) * 2) for t in terms),
         float(sigma),
-        _shaped(arrays, "beta", (p,)),
-        _shaped(arrays, "vcov", (p, p)),
-        tuple(_shaped(arrays, f"b{t}", sizes[t]) for t in terms),
+        shaped(arrays, "beta", (p,)),
+        shaped(arrays, "vcov", (p, p)),
+        tuple(shaped(arrays, f"b{t}", sizes[t]) for t in terms),
         evidence,
-        tuple(_shaped(arrays, f"engine_lambda{f}", (g.k, g.k)) for f, g in enumerate(blocks.groups)),
+        tuple(shaped(arrays, f"engine_lambda{f}", (g.k, g.k)) for f, g in enumerate(blocks.groups)),
     )
 
 
@@ -479,48 +470,3 @@ def _evidence(saved: Mapping[str, Any], components: int) -> Evidence:
         need(isinstance(series, tuple), "the evidence has a wrong shape")
         need(series is out.trace or len(series) == components, "the evidence has a wrong size")
     return out
-
-
-def _with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts) -> tuple[Design, Rows]:
-    """The design with its rows again, and what the engine reads of them."""
-    from .crossprod import Rows
-
-    n = len(design.rows)
-    terms = []
-    for t, term in enumerate(design.terms):
-        codes = _shaped(arrays, f"codes{t}", (n,), np.int32)
-        need(bool(((codes >= 0) & (codes < len(term.levels))).all()), "a code is out of range")
-        Z = _shaped(arrays, f"Z{t}", (n, len(term.names))) if f"Z{t}" in arrays else None
-        need(Z is not None or len(term.names) == 1, "a matrix of random effects is missing")
-        terms.append(replace(term, codes=codes, Z=Z))
-    weights, offset = (_shaped(arrays, name, (n,)) if name in arrays else None for name in ("weights", "offset"))
-    design = replace(
-        design,
-        y=_shaped(arrays, "y", (n,)),
-        X=_shaped(arrays, "X", (n, len(design.names))),
-        terms=tuple(terms),
-        weights=weights,
-        offset=offset,
-    )
-    z = []
-    for group in blocks.groups:
-        parts = [np.ones((n, 1)) if (own := terms[t].Z) is None else own for t in group.terms]
-        alone = group.k == 1 and terms[group.terms[0]].Z is None
-        z.append(
-            None if alone else np.ascontiguousarray((parts[0] if len(parts) == 1 else np.hstack(parts)) @ group.basis)
-        )
-    rows = Rows(
-        [terms[g.terms[0]].codes for g in blocks.groups],
-        z,
-        [g.levels for g in blocks.groups],
-        np.ascontiguousarray(design.X @ blocks.x_basis),
-        None if weights is None else weights / blocks.unit**2,
-    )
-    return design, rows
-
-
-def _shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-    """An array of the file, of the shape and type that the rest of the file calls for."""
-    value = arrays[name]
-    need(value.shape == shape and value.dtype == dtype, f"array {name!r} has a wrong shape")
-    return value
