@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,91 @@ def test_panels_of_other_models(plt: Any, formula: str) -> None:
         assert ax.get_title() and ax.get_ylabel() and ax.has_data()
         ax.figure.canvas.draw()
         assert np.isfinite(ax.get_ylim()).all()
+
+
+# -- structures of the residuals --------------------------------------------------------------------------------------
+
+
+def series(seed: int, rho: float = 0.7, spread: bool = False) -> dict[str, Any]:
+    data = simulated(seed, "")
+    rng = np.random.default_rng(seed + 500)
+    g, e = data["g"], rng.normal(size=len(data["g"]))
+    for i in range(1, len(e)):
+        e[i] = rho * e[i - 1] + np.sqrt(1 - rho**2) * e[i] if g[i] == g[i - 1] else e[i]
+    kind = np.where(g % 2, "a", "b")
+    data["y"] = 2 * data["x"] + rng.normal(size=g.max() + 1)[g] + e * (np.where(kind == "a", 1, 3) if spread else 1.0)
+    t = np.arange(len(g)) - np.searchsorted(g, g)
+    return {name: values[::-1] for name, values in (data | {"kind": kind, "t": t}).items()}  # rows not in order of time
+
+
+def test_what_a_structure_explains_is_not_alarmed_at() -> None:
+    loud, quiet = Counter(), Counter()
+    for seed in range(3, 15, 3):
+        data = series(seed, spread=True)
+        plain = ml.Model("y ~ x + (1 | g)", data).fit().check()
+        fit = ml.Model("y ~ x + (1 | g)", data, correlation="ar1(t | g)", variance="ident(kind)").fit()
+        found = fit.check()
+        for name in ("order within g", "spread by g"):
+            loud[name] += plain[name].verdict != "ok"
+            quiet[name] += found[name].verdict != "ok"
+        assert "ar1(t | g) takes up the serial correlation" in found["order within g"].sentence
+        assert "ormalized residuals" in found["residual normality"].sentence
+        assert "ormalized residual" in found["residual outliers"].sentence
+        assert "ormalized residuals" in found["spread over fitted"].sentence
+        assert "single ones cannot be left out" in found["influential rows"].sentence
+        assert "No level moves" in found["influential g"].sentence
+    assert min(loud.values()) >= 3 and max(quiet.values(), default=0) == 0
+
+
+def test_serial_correlation_of_another_kind_is_left_over() -> None:
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(30), 20)
+    walk = np.concatenate([np.convolve(rng.normal(size=22), [1, -0.9, 0.8], "valid") for _ in range(30)])
+    data = {"y": walk + rng.normal(size=30)[g], "g": g, "t": np.tile(np.arange(20), 30)}
+    found = ml.Model("y ~ 1 + (1 | g)", data, correlation="ar1(t | g)").fit().check()["order within g"]
+    assert found.verdict != "ok" and "does not take up all serial correlation" in found.sentence
+
+
+def test_outliers_and_bends_are_found_under_a_structure() -> None:
+    data = {name: values.copy() for name, values in series(4).items()}
+    data["y"][17] += 9
+    found = ml.Model("y ~ x + (1 | g)", data, correlation="ar1(t | g)").fit().check()
+    assert found["residual outliers"].verdict != "ok" and " 17 (" in found["residual outliers"].sentence
+    data = series(4)
+    data["y"] = data["y"] + 0.6 * data["x"] ** 2
+    assert ml.Model("y ~ x + (1 | g)", data, correlation="ar1(t | g)").fit().check()["linearity"].verdict != "ok"
+
+
+def test_a_bend_is_tested_as_the_square_in_the_model() -> None:
+    """The score test of x squared is the t test of a fit with it, parameters held, to first order."""
+    data = series(5)
+    fit = ml.Model("y ~ x + (1 | g)", data, correlation="ar1(t | g)", variance="ident(kind)").fit()
+    f = residual_checks.facts(fit)
+    bend = residual_checks.bend(f, fit.design.names.index("x"))
+    from test_influence import covariance_of
+
+    v = covariance_of(_as_influence_data(fit, data))
+    x = np.column_stack([np.ones(len(data["x"])), data["x"], data["x"] ** 2])
+    cov = np.linalg.inv(x.T @ np.linalg.solve(v, x))
+    beta = cov @ x.T @ np.linalg.solve(v, data["y"])
+    assert bend is not None and bend.t == pytest.approx(beta[2] / np.sqrt(cov[2, 2]), rel=1e-6)
+
+
+def _as_influence_data(fit: Any, data: dict[str, Any]) -> Any:
+    """The fit's numbers with the names that `covariance_of` reads."""
+    levels = fit.model.residual.spreads[0].levels
+    view = {"s": data["g"], "t": data["t"], "sex": np.where(data["kind"] == levels[0], "f", "m")}
+    return SimpleNamespace(
+        design=fit.design, optimum=fit.optimum, sigma=fit.sigma, random_cov=fit.random_cov,
+        model=SimpleNamespace(residual=fit.model.residual, data=view),
+    )  # fmt: skip
+
+
+def test_groups_that_series_cross_are_not_judged() -> None:
+    data = series(6)
+    data["item"] = np.random.default_rng(0).integers(0, 6, len(data["y"]))
+    fit = ml.Model("y ~ x + (1 | g) + (1 | item)", data, correlation="ar1(t | g)").fit()
+    assert "lie in several levels of item" in fit.check()["influential item"].sentence
+    axes = fit.plot.check()
+    labels = {ax.get_ylabel() for ax in axes.ravel()}
+    assert "normalized residual" in labels and "standardised residual" not in labels

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import multilevel as ml
-from multilevel import DataError
+from multilevel import DataError, OptionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::multilevel.MultilevelWarning")
 
@@ -228,3 +228,63 @@ def test_a_singular_fit_leaves_its_zero_effects_at_zero() -> None:
     fit = ml.lmer("Yield ~ 1 + (1 | Batch)", data)
     table = fit.condition(pd.DataFrame({"Yield": [9.0, 10.0], "Batch": ["Z", "Z"]})).ranef()
     assert table["estimate"].to_numpy() == pytest.approx(np.zeros(7), abs=1e-12)
+
+
+# -- structures of the residuals ---------------------------------------------------------------------------------------
+
+
+def spread_data() -> pd.DataFrame:
+    rng = np.random.default_rng(9)
+    g, x = np.repeat(np.arange(20), 8), rng.uniform(0.5, 3, 160)
+    y = x + rng.normal(size=20)[g] * (1 + 0.3 * x) + rng.normal(size=160) * x * np.where(g % 2, 1.0, 2.0)
+    t, sex = np.tile(np.arange(8), 20), np.where(g % 2, "a", "b")
+    return pd.DataFrame({"y": y, "x": x, "g": g, "t": t, "sex": sex, "w": rng.uniform(0.5, 2, 160)})
+
+
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_rows_of_other_variance_count_by_it(weights: str | None) -> None:
+    """The same as weights of one over the squared multipliers, by the dense formula; and one step or two."""
+    data = spread_data()
+    old, new = data[data["g"] < 17], data[data["g"] >= 15]
+    old = old[(old["g"] < 15) | (old["t"] < 4)]
+    fit = ml.Model("y ~ x + (x | g)", old, variance="ident(sex) + power(x)", weights=weights).fit()
+    new = new[~new.index.isin(old.index)]
+    both = pd.concat([old, new])
+    ratio, power = fit.optimum.residual
+    sd = np.where(both["sex"] == fit.model.residual.spreads[0].levels[0], 1.0, ratio) * both["x"] ** power
+    w = (1.0 if weights is None else both["w"]) / sd**2
+    conditioned = fit.condition(new, weights=weights)
+    compare(modes(conditioned), dense_modes(fit, both, weights=np.asarray(w)))
+    twice = fit.condition(new[:5], weights=weights).condition(new[5:], weights=weights)
+    compare(modes(twice), modes(conditioned))
+    low = conditioned.predict(new[:3], interval="prediction")
+    assert (low["conf_low"] < low["prediction"]).all()
+
+
+def test_structures_that_new_rows_would_change_are_refused(tmp_path: Any) -> None:
+    data = spread_data()
+    fit = ml.Model("y ~ x + (1 | g)", data, correlation="ar1(t | g)").fit()
+    with pytest.raises(OptionError, match=r"correlated within g.*ar1\(t \| g\).*refit"):
+        fit.condition(data[:3])
+    fit = ml.Model("y ~ x + (1 | g)", data.assign(y=data["y"] + 30), variance="power(fitted)").fit()
+    with pytest.raises(OptionError, match="depends on the fitted values"):
+        fit.condition(data[:3])
+    fit = ml.Model("y ~ x + (1 | g)", data, variance="ident(sex)").fit()
+    with pytest.raises(DataError, match="no variance for 'c' of 'sex'"):
+        fit.condition(data[:3].assign(sex="c"))
+    fit = ml.Model("y ~ x + (1 | g)", data, variance="power(x)").fit()
+    with pytest.raises(DataError, match=r"power\(x\) needs x .*row 1 "):
+        fit.condition(data[:3].assign(x=[1.0, 0.0, 2.0]))
+    fit.save(tmp_path / "a.mlv")
+    with pytest.raises(DataError, match="without its data"):
+        ml.read(tmp_path / "a.mlv").condition(data[:3])
+    kin = {"g": ml.KnownCovariance(np.arange(20), covariance=np.eye(20) + 0.1)}
+    with pytest.raises(OptionError, match="covariance between levels is known"):
+        ml.Model("y ~ x + (1 | g)", data, covariance=kin).fit().condition(data[:3])
+
+
+@pytest.mark.parametrize("structure", ["homcs", "ar1"])
+def test_structures_of_random_terms_are_no_obstacle(structure: str) -> None:
+    data = spread_data().assign(h=lambda d: d["t"] // 2)
+    fit = ml.lmer(f"y ~ x + {structure}(0 + factor(h) | g)", data[data["g"] < 17])
+    compare(modes(fit.condition(data[data["g"] >= 17])), dense_modes(fit, data))

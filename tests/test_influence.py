@@ -47,7 +47,7 @@ def fits() -> dict[str, Any]:
 
 def held(fit: Any, keep: np.ndarray) -> tuple[np.ndarray, float, Any]:
     """Beta, sigma and the engine without some rows, Lambda held: by building the cross-products anew."""
-    engine = Engine(group_influence.without_rows(fit.design, keep), 1)
+    engine = Engine(influence.without_rows(fit.design, keep), 1)
     state = engine.state(fit.reml, engine.engine_lambdas(fit.optimum.lambdas))
     c, solution = engine.blocks, state.solution()
     beta = c.x_basis @ (c.scale * solution[len(solution) - c.p :] + c.shift)
@@ -125,13 +125,19 @@ def test_dffits_is_the_change_of_the_rows_own_prediction(fits: dict[str, Any]) -
     assert table["dffits"][row] == pytest.approx((fit.fitted()[row] - without) / (sigma * np.sqrt(h)), rel=1e-6)
 
 
-@pytest.mark.parametrize("large", [0, 400])
+WAYS = {"inverse": {}, "rows": {"INVERSE": 0}, "anew": {"LARGE": 0}}  # of deletion: on what is touched, by rows, by sums
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant, value in WAYS[way].items():
+        monkeypatch.setattr(group_influence, constant, value)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", designs())
-def test_groups_are_deleted_exactly(
-    fits: dict[str, Any], name: str, large: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the updating formula, and by the way taken for large groups."""
-    monkeypatch.setattr(group_influence, "LARGE", large)
+def test_groups_are_deleted_exactly(fits: dict[str, Any], name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each of the three ways."""
+    take(way, monkeypatch)
     fit = fits[name]
     se = np.sqrt(np.diag(fit.vcov()))
     for group in dict.fromkeys(t.group for t in fit.design.terms):
@@ -144,14 +150,15 @@ def test_groups_are_deleted_exactly(
             assert found == pytest.approx((fit.optimum.beta - beta) / se, abs=1e-8)
 
 
+@pytest.mark.parametrize("way", ["rows", "anew"])
 @pytest.mark.parametrize("name", designs())
-def test_both_ways_take_the_same_newton_step(
-    fits: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+def test_all_ways_take_the_same_newton_step(
+    fits: dict[str, Any], name: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = fits[name]
     group = fit.design.terms[0].group
     one = fit.influence(group).select_dtypes("number")
-    monkeypatch.setattr(group_influence, "LARGE", 0)
+    take(way, monkeypatch)
     two = fit.influence(group).select_dtypes("number")
     assert any(c.startswith("sd(") for c in one.columns)
     for column in one.columns:
@@ -161,13 +168,11 @@ def test_both_ways_take_the_same_newton_step(
 def test_the_slope_of_the_newton_step_is_that_of_the_criterion_without_the_group(fits: dict[str, Any]) -> None:
     fit = fits["ml"]
     facts, term = fit.curvature, fit.design.terms[0]
-    rows = influence.engine_rows(fit)
-    members = group_influence.group_rows(term.codes, len(term.levels))
-    few = list(range(len(members)))
-    found = group_influence.delete_groups(fit, rows, list(fit.optimum.engine_lambdas), members, few)
-    slopes = group_influence._slopes(fit, rows, members, few, facts, found, None)
+    group = next(f for f, one in enumerate(fit.engine.blocks.groups) if one.name == term.group)
+    deletion = group_influence.Deletion(fit, group)
+    slopes = group_influence._slopes(deletion, facts, deletion.at(list(fit.optimum.engine_lambdas)))
     for j in (0, 5):
-        engine = Engine(group_influence.without_rows(fit.design, term.codes != j), 1)
+        engine = Engine(influence.without_rows(fit.design, term.codes != j), 1)
         for i, d in enumerate(facts.directions):
             ends = []
             for sign in (1, -1):
@@ -249,12 +254,12 @@ def test_a_row_that_alone_determines_a_coefficient_has_no_deletion() -> None:
     assert table["cooks"].notna().sum() == 179
 
 
-@pytest.mark.parametrize("large", [0, 400])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("refit", [True, False])
 def test_a_group_that_alone_determines_a_coefficient_has_none(
-    large: int, refit: bool, monkeypatch: pytest.MonkeyPatch
+    way: str, refit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_influence, "LARGE", large)
+    take(way, monkeypatch)
     data = ml.load("sleepstudy")
     data["odd"] = np.where(data["Subject"].astype(str) == "330", np.arange(180) % 3, 0.0)
     table = ml.lmer("Reaction ~ Days + odd + (1 | Subject)", data).influence("Subject", refit=refit)
@@ -279,13 +284,162 @@ def test_without_the_newton_step() -> None:
     assert set(short["method"]) == {influence.HELD_METHOD}
 
 
-def test_a_residual_structure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+# -- structures of the residuals, known covariances -----------------------------------------------------------------
+
+
+def structured() -> dict[str, Any]:
+    """Series within s, which is nested in school; items crossed with it; a spread by sex and by x; relatives."""
+    rng = np.random.default_rng(11)
+    s, t = np.repeat(np.arange(24), 6), np.tile(np.arange(6), 24)
+    item, x, sex = rng.integers(0, 5, 144), rng.uniform(0.5, 3, 144), np.where(s % 2 == 0, "f", "m")
+    e = rng.normal(size=144)
+    for i in range(1, 144):
+        e[i] = 0.6 * e[i - 1] + 0.8 * e[i] if s[i] == s[i - 1] else e[i]
+    y = x + rng.normal(size=24)[s] + 0.5 * rng.normal(size=5)[item] + e * np.where(sex == "f", 1, 2)
+    data = {"y": y, "x": x, "s": s, "t": t, "item": item, "sex": sex, "school": s // 6, "w": rng.uniform(0.5, 2, 144)}
+    root = rng.normal(size=(24, 24)) * 0.2 + np.eye(24)
+    kin = {"s": ml.KnownCovariance(np.arange(24), covariance=root @ root.T)}
+    serial = "ar1(t | s)"
+    return {
+        "ident": ml.Model("y ~ x + (1 | s) + (1 | item)", data, variance="ident(sex)", weights="w"),
+        "power": ml.Model("y ~ x + (x | s)", data, variance="power(x)"),
+        "fitted": ml.Model("y ~ x + (1 | s)", data | {"y": y + 20}, variance="power(fitted)"),
+        "ar1": ml.Model("y ~ x + (1 | s) + (1 | item)", data, correlation=serial),
+        "both": ml.Model("y ~ x + (1 | school) + (1 | s)", data, correlation=serial, variance="ident(sex) + power(x)"),
+        "car1": ml.Model("y ~ x + (1 | s)", data, correlation="car1(t | s)", weights="w"),
+        "kin": ml.Model("y ~ x + (x | s) + (1 | item)", data, covariance=kin),
+        "cs": ml.Model("y ~ x + homcs(0 + factor(h) | s) + (1 | item)", data | {"h": t // 2}),
+    }
+
+
+def covariance_of(fit: Any) -> np.ndarray:
+    """(n, n) covariance of the response by its definition."""
+    d, n = fit.design, len(fit.design.y)
+    sd = np.ones(n) if d.weights is None else 1 / np.sqrt(d.weights)
+    values, at = list(fit.optimum.residual), 0
+    correlation = np.eye(n)
+    data = fit.model.data
+    for spread in fit.model.residual.spreads if fit.model.residual else ():
+        if spread.kind == "ident":
+            sd = sd * np.where(data["sex"] == "f", 1.0, values[at])
+        elif spread.column == "fitted":
+            sd = sd * np.exp(values[at] * spread.basis)  # of the fitted values that the last round began with
+        else:
+            sd = sd * data["x"] ** values[at]
+        at += 1
+    if fit.model.residual and fit.model.residual.serial:
+        same = data["s"][:, None] == data["s"]
+        correlation = same * values[at] ** np.abs(np.subtract.outer(data["t"], data["t"]))
+    v = fit.sigma**2 * correlation * np.outer(sd, sd)
+    for term, cov in zip(d.terms, fit.random_cov(), strict=True):
+        z = np.ones((n, 1)) if term.Z is None else term.Z
+        wide = np.zeros((n, len(term.levels), z.shape[1]))
+        wide[np.arange(n), term.codes] = z
+        known = d.known.get(term.group)
+        k = np.eye(len(term.levels)) if known is None else np.linalg.inv(known.precision.toarray())
+        v += np.einsum("iak,ab,kl,jbl->ij", wide, k, cov, wide, optimize=True)
+    return v
+
+
+def generalised(fit: Any, v: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    x, y = fit.design.X[keep], fit.design.y[keep]
+    inner = np.linalg.solve(v[np.ix_(keep, keep)], np.column_stack([x, y]))
+    return np.linalg.solve(x.T @ inner[:, :-1], x.T @ inner[:, -1])
+
+
+@pytest.fixture(scope="module")
+def structured_fits() -> dict[str, Any]:
+    return {name: model.fit() for name, model in structured().items()}
+
+
+@pytest.mark.parametrize("name", structured())
+def test_deletion_with_structures_equals_generalised_least_squares(structured_fits: dict[str, Any], name: str) -> None:
+    fit = structured_fits[name]
+    v, n = covariance_of(fit), len(fit.design.y)
+    assert generalised(fit, v, np.ones(n, bool)) == pytest.approx(fit.optimum.beta, rel=1e-8)
+    se = np.sqrt(np.diag(fit.vcov()))
+    columns = [f"dfbetas_{n}" for n in fit.design.names]
+    if not (fit.model.residual and fit.model.residual.serial):
+        rows = fit.influence()
+        for row in (0, 31, 100):
+            change = fit.optimum.beta - generalised(fit, v, np.arange(n) != row)
+            assert rows.loc[row, columns].to_numpy(float) == pytest.approx(change / se, abs=1e-8)
+    for term in fit.design.terms:
+        if not influence.holds_series(fit, term.group):
+            continue
+        table = fit.influence(term.group)
+        for j in range(0, len(term.levels), 5):
+            change = fit.optimum.beta - generalised(fit, v, term.codes != j)
+            assert table.loc[j, columns].to_numpy(float) == pytest.approx(change / se, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["both", "car1", "kin", "ident"])
+@pytest.mark.parametrize("way", ["rows", "anew"])
+def test_all_ways_agree_with_structures(
+    structured_fits: dict[str, Any], name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = structured_fits[name]
+    one = fit.influence("s").select_dtypes("number")
+    take(way, monkeypatch)
+    two = fit.influence("s").select_dtypes("number")
+    assert ("sigma" in one.columns) == (name == "kin")
+    for column in one.columns:
+        assert one[column].to_numpy() == pytest.approx(two[column].to_numpy(), abs=2e-5 * (1 + np.abs(two[column]).max()))
+
+
+@pytest.mark.parametrize("name", ["ident", "both", "car1"])
+def test_residuals_of_structures_are_normalized_over_their_own_sd(structured_fits: dict[str, Any], name: str) -> None:
+    fit = structured_fits[name]
+    table = influence.by_row(fit)
+    v, n = covariance_of(fit), len(fit.design.y)
+    assert table["std_residual"] * np.sqrt(1 - table["leverage"]) == pytest.approx(fit.residuals("normalized"), abs=1e-8)
+    # Var(y - fitted) by the definition, whitened: R V^-1 (V - X vcov X') V^-1 R
+    random = v.copy()
+    for term, cov in zip(fit.design.terms, fit.random_cov(), strict=True):
+        random -= (term.codes[:, None] == term.codes) * cov[0, 0]
+    pull = random @ np.linalg.inv(v)
+    left = pull @ (v - fit.design.X @ fit.vcov() @ fit.design.X.T) @ pull.T
+    white = influence.engine_rows(fit).whiten(np.eye(n)) * fit.engine.blocks.unit
+    assert white @ random @ white.T == pytest.approx(fit.sigma**2 * np.eye(n), abs=1e-9)
+    assert np.diag(white @ left @ white.T) / fit.sigma**2 == pytest.approx(1 - table["leverage"], abs=1e-8)
+
+
+def test_series_are_not_torn_apart(structured_fits: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=r"ar1\(t \| s\).*influence\('s'\)"):
+        structured_fits["ar1"].influence()
+    with pytest.raises(OptionError, match="levels of 'item' cannot be left out.*refit=True does it"):
+        structured_fits["ar1"].influence("item")
+    data = structured()["ar1"].data
+    ordered = ml.Model("y ~ x + (1 | s) + (1 | item)", data, correlation="ar1(1 | s)").fit()
+    with pytest.raises(OptionError, match="give the correlation a column of times"):
+        ordered.influence("item", refit=True)
+
+
+def test_refits_without_a_group_keep_the_structure(structured_fits: dict[str, Any]) -> None:
+    fit = structured_fits["ar1"]
+    table = fit.influence("item", refit=True)
+    data = {name: values[fit.model.data["item"] != 2] for name, values in fit.model.data.items()}
+    again = ml.Model("y ~ x + (1 | s) + (1 | item)", data, correlation="ar1(t | s)").fit()
+    change = (fit.optimum.beta - again.optimum.beta) / np.sqrt(np.diag(fit.vcov()))
+    assert table.loc[2, ["dfbetas_Intercept", "dfbetas_x"]].to_numpy(float) == pytest.approx(change, abs=1e-4)
+    assert table["sigma"][2] == pytest.approx(again.sigma, rel=1e-4)
+
+
+def test_a_group_that_alone_has_a_variance_of_its_own_cannot_be_refitted_without() -> None:
+    data = structured()["power"].data
+    fit = ml.Model("y ~ x + (1 | s)", data | {"k": np.where(data["s"] == 3, "u", "v")}, variance="ident(k)").fit()
+    again, held_there = fit.influence("s", refit=True), fit.influence("s")
+    assert again["sigma"].isna().to_numpy().nonzero()[0].tolist() == [3]
+    assert again["cooks"].isna().to_numpy().nonzero()[0].tolist() == [3] and held_there["cooks"].notna().all()
+
+
+def test_much_work_leaves_the_newton_step_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = ml.lmer(SLEEP, ml.load("sleepstudy"))
-    monkeypatch.setattr(type(fit.model), "residual", "ar1", raising=False)
-    verbs = (fit.influence, fit.check, lambda: fit.icc(interval=None), lambda: fit.condition(ml.load("sleepstudy")))
-    for verb in verbs:
-        with pytest.raises(OptionError, match="residual structure"):
-            verb()
+    monkeypatch.setattr(group_influence, "MUCH_WORK", 0.0)
+    short = fit.influence("Subject")
+    assert "sigma" not in short.columns and set(short["method"]) == {influence.LONG_METHOD}
+    assert "variances=True" in influence.LONG_METHOD
+    assert "sigma" in fit.influence("Subject", variances=True).columns
 
 
 def test_wrong_arguments_are_named(tmp_path: Any) -> None:

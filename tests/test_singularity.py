@@ -134,3 +134,78 @@ def test_a_formula_is_written_as_one_would_type_it() -> None:
     for text in ("y ~ x + (x | g)", "y ~ 1 + (x || a:b)", "log(y) ~ 0 + x + (1 | g) + offset(z)"):
         assert parse(written(parse(text))).bars[0].group == parse(text).bars[0].group
         assert written(parse(text)) == text
+
+
+# -- structures --------------------------------------------------------------------------------------------------------
+
+
+def visits(seed: int, shared: float, noise: float = 1.0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    g, v = np.repeat(np.arange(12), 12), np.tile(np.arange(4), 36)
+    own = shared * rng.normal(size=12)[g]
+    return {"y": own + noise * rng.normal(size=144), "g": g, "v": v, "t": np.tile(np.arange(12), 12)}
+
+
+def first_singular(formula: str, shared: float, part: str, **options: Any) -> tuple[dict[str, Any], Any]:
+    for seed in range(60):
+        data = visits(seed, shared)
+        fit = ml.Model(formula, data, **options).fit()
+        if any(part in one for one in fit.convergence.boundary):
+            return data, fit
+    raise AssertionError("no singular fit found")
+
+
+@pytest.mark.parametrize("structure", ["homcs", "ar1"])
+def test_a_correlation_of_one_is_one_effect(structure: str) -> None:
+    data, fit = first_singular(f"y ~ 1 + {structure}(0 + factor(v) | g)", 1.0, "cor(")
+    report = fit.singularity()
+    step = report.suggestion
+    assert step is not None and step.formula == "y ~ 1 + (1 | g)" and not step.singular
+    assert step.change == pytest.approx(0, abs=1e-6)
+    assert step.aic_change == pytest.approx(-2, abs=1e-6)
+    assert "as one effect would" in str(report) and "AIC changes by -2.00" in str(report)
+
+
+@pytest.mark.parametrize("structure", ["homcs", "ar1", "homdiag"])
+def test_a_structured_term_without_variance_is_left_out(structure: str) -> None:
+    data, fit = first_singular(f"y ~ 1 + {structure}(0 + factor(v) | g)", 0.0, "sd(")
+    step = fit.singularity().suggestion
+    assert step is not None and step.formula == "y ~ 1"
+    assert step.change == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("structure", ["cs", "hetar1"])
+def test_a_structure_with_many_sds_is_simplified_to_what_fits_as_well(structure: str) -> None:
+    data, fit = first_singular(f"y ~ 1 + {structure}(0 + factor(v) | g)", 0.7, "(g,")
+    report = fit.singularity()
+    for step in report.steps:
+        again = ml.lmer(step.formula, data)
+        assert step.criterion == pytest.approx(again.criterion, abs=1e-6)
+        assert step.aic_change == pytest.approx(again.aic - fit.aic, abs=1e-6)
+        assert step.singular == again.is_singular
+    assert report.steps and not report.steps[-1].singular
+
+
+def test_options_are_kept_and_told() -> None:
+    data, fit = first_singular("y ~ 1 + (1 | g)", 0.0, "sd(", correlation="ar1(t | g)")
+    report = fit.singularity()
+    step = report.suggestion
+    assert step is not None and step.options == 'correlation="ar1(t | g)"'
+    again = ml.Model("y ~ 1", data, correlation="ar1(t | g)").fit()
+    assert step.criterion == pytest.approx(again.criterion, abs=1e-6)
+    assert step.aic_change == pytest.approx(again.aic - fit.aic, abs=1e-6)
+    assert 'Try: y ~ 1, with correlation="ar1(t | g)"' in str(report)
+    assert list(report.frame()["options"]) == [step.options]
+
+
+def test_a_known_covariance_is_kept_and_told() -> None:
+    rng = np.random.default_rng(0)
+    known = ml.KnownCovariance(np.arange(12), covariance=np.eye(12) + 0.2)
+    for _ in range(60):
+        data = visits(0, 1.0) | {"h": rng.integers(0, 6, 144)}
+        fit = ml.Model("y ~ 1 + (1 | g) + (1 | h)", data, covariance={"g": known}).fit()
+        if fit.convergence.boundary == ("sd(h, Intercept) = 0",):
+            break
+    step = fit.singularity().suggestion
+    assert step is not None and step.formula == "y ~ 1 + (1 | g)" and step.options == "covariance= of g as before"
+    assert step.change == pytest.approx(0, abs=1e-7)

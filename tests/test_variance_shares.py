@@ -123,7 +123,7 @@ def test_intervals_are_seeded_and_hold_the_estimate(verb: str) -> None:
 def test_refits_one_by_one_are_those_of_the_core() -> None:
     fit = ml.lmer(SLEEP, ml.load("sleepstudy"))
     ys = fit.simulate(6, seed=1).to_numpy().T
-    one, two = variance_shares.one_by_one(fit, ys), variance_shares._refitted(fit, ys)
+    one, two = variance_shares.one_by_one(fit, ys), variance_shares._refitted(fit, variance_shares.row_moments(fit), ys)
     assert one[0] == pytest.approx(two[0], rel=1e-6) and one[1] == pytest.approx(two[1], rel=1e-6)
     for a, b in zip(one[2], two[2], strict=True):
         assert a[0] @ a[0].T == pytest.approx(b[0] @ b[0].T, rel=1e-4, abs=1e-3)
@@ -205,6 +205,83 @@ def test_variances_of_levels_with_a_known_covariance() -> None:
     fit: Any = SimpleNamespace(design=SimpleNamespace(known={"g": known}))
     assert level_scales(fit, "g") == pytest.approx(np.diag(covariance), rel=1e-8)
     assert level_scales(fit, "other") is None
+
+
+def structured_data() -> dict[str, Any]:
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(20), 8), rng.uniform(0.5, 3, 160)
+    e = rng.normal(size=160)
+    for i in range(1, 160):
+        e[i] = 0.6 * e[i - 1] + 0.8 * e[i] if g[i] == g[i - 1] else e[i]
+    y = x + rng.normal(size=20)[g] * (1 + 0.3 * x) + e * np.where(g % 2, 1.0, 2.0)
+    return {"y": y, "x": x, "g": g, "t": np.tile(np.arange(8), 20), "sex": np.where(g % 2, "a", "b"), "w": 1 / x}
+
+
+def shares(fixed: float, random: float, residual: float) -> tuple[list[float], list[float]]:
+    total = fixed + random + residual
+    return [random / (random + residual), random / total], [fixed / total, (fixed + random) / total]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"variance": "ident(sex)"},
+        {"variance": "power(x)", "weights": "w"},
+        {"correlation": "ar1(t | g)"},
+        {"correlation": "car1(t | g)", "variance": "ident(sex)"},
+    ],
+    ids=str,
+)
+def test_the_residual_variance_is_the_mean_over_rows(options: dict[str, Any], tmp_path: Any) -> None:
+    data = structured_data()
+    fit = ml.Model("y ~ x + (x | g)", data, **options).fit()
+    fixed, random, _ = by_hand(fit)
+    sd = np.ones(160) if "weights" not in options else np.sqrt(data["x"])
+    values = fit.optimum.residual
+    if options.get("variance") == "ident(sex)":
+        sd = sd * np.where(data["sex"] == "a", 1.0, values[0])
+    elif "variance" in options:
+        sd = sd * data["x"] ** values[0]
+    icc, r2 = shares(fixed, random, fit.sigma**2 * float(np.mean(sd**2)))
+    assert fit.icc(interval=None)["estimate"].to_numpy() == pytest.approx(icc, rel=1e-9)
+    assert fit.r2(interval=None)["estimate"].to_numpy() == pytest.approx(r2, rel=1e-9)
+    fit.save(tmp_path / "a.mlv")
+    with pytest.raises(DataError, match="without its data"):
+        ml.read(tmp_path / "a.mlv").icc(interval=None)
+
+
+def test_intervals_with_a_residual_structure_hold_the_estimate() -> None:
+    fit = ml.Model("y ~ x + (1 | g)", structured_data(), correlation="ar1(t | g)", variance="ident(sex)").fit()
+    table = fit.icc(n=40)
+    assert (table["conf_low"] < table["estimate"]).all() and (table["estimate"] < table["conf_high"]).all()
+    assert (table["conf_low"] >= 0).all() and (table["conf_high"] <= 1).all()
+
+
+@pytest.mark.parametrize("structure", ["homcs", "cs", "ar1", "hetar1", "homdiag"])
+def test_structures_of_random_terms_count_by_their_covariance(structure: str) -> None:
+    data = structured_data() | {"h": np.tile(np.arange(8), 20) // 2}
+    fit = ml.lmer(f"y ~ x + {structure}(0 + factor(h) | g)", data)
+    icc, r2 = shares(*by_hand(fit))
+    assert fit.icc(interval=None)["estimate"].to_numpy() == pytest.approx(icc, rel=1e-9)
+    assert fit.r2(interval=None)["estimate"].to_numpy() == pytest.approx(r2, rel=1e-9)
+
+
+def test_relatives_count_by_their_mean_variance(tmp_path: Any) -> None:
+    data = structured_data()
+    root = np.random.default_rng(1).normal(size=(20, 20)) * 0.3 + np.eye(20)
+    k = root @ root.T
+    known = {"g": ml.KnownCovariance(np.arange(20), covariance=k)}
+    fit = ml.Model("y ~ x + (x | g)", data, covariance=known).fit()
+    fixed, _, residual = by_hand(fit)
+    cov = fit.random_cov()[0]
+    z = np.column_stack([np.ones(160), data["x"]])
+    random = float(np.mean(np.diag(k)[data["g"]] * np.einsum("ij,jk,ik->i", z, cov, z)))
+    icc, r2 = shares(fixed, random, residual)
+    assert fit.icc(interval=None)["estimate"].to_numpy() == pytest.approx(icc, rel=1e-9)
+    assert fit.r2(interval=None)["estimate"].to_numpy() == pytest.approx(r2, rel=1e-9)
+    fit.save(tmp_path / "a.mlv")
+    read = ml.read(tmp_path / "a.mlv")
+    assert read.icc(interval=None)["estimate"].to_numpy() == pytest.approx(icc, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["polars", "pyarrow"])

@@ -8,6 +8,7 @@
 #include "saved.hpp"
 #include "start.hpp"
 #include "trust.hpp"
+#include "bind_glmm.hpp"
 
 using Prior = std::tuple<int, Array, Codes, Codes, Array>;  // factor; diagonal, pointers, levels, values of its precision
 
@@ -230,7 +231,7 @@ static nb::dict fit(State& state, const std::vector<Array>& start,
     {
         nb::gil_scoped_release free;
         state.ev.evaluations = 0;
-        TrustRegion search(state.ev, state.problem->blocks.y, comps, max_evaluations);
+        TrustRegion<Evaluator> search(state.ev, state.problem->blocks.y, comps, max_evaluations);
         result = search.run(lam, em_steps);
     }
     return fit_dict(state.problem->plan, result, state.ev);
@@ -263,7 +264,7 @@ static nb::dict refit(const std::shared_ptr<Problem>& problem, const std::vector
             for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
                 const Response y = response_sums(rows.n, rows.p, rows.factors, rows.x, ys.data() + i * rows.n, rows.w);
                 ev.evaluations = 0;
-                TrustRegion search(ev, y, comps, max_evaluations);
+                TrustRegion<Evaluator> search(ev, y, comps, max_evaluations);
                 const FitResult res = search.run(moment_start(problem->blocks, y, components), 0);
                 std::size_t at = i * width;
                 for (const vec& l : res.lambda)
@@ -354,6 +355,7 @@ NB_MODULE(_core, m) {
         nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("w").none(),
         nb::arg("threads"), nb::arg("codes2") = std::vector<std::optional<Codes>>(),
         nb::arg("z2") = std::vector<std::optional<Array>>(), nb::arg("priors") = std::vector<Prior>());
+    bind_glmm(m);
     m.def("export_blocks", &export_blocks, nb::arg("problem"));
     m.def("import_blocks", &import_blocks, nb::arg("arrays"));
     nb::class_<State>(m, "State")

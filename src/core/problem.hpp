@@ -38,6 +38,10 @@ class Evaluator {
         return value;
     }
     const std::vector<vec>& gradient() const { return inv.gradient; }
+    // what rounding leaves of two deviances' difference; the residual sum of squares is what is left of y'Wy
+    double noise(const Response& y) const {
+        return 4e-15 * (std::fabs(value) + df) + 2e-16 * df * y.yy / fac.r2;
+    }
 
     // Average-information Hessian of the profiled deviance along `dirs`, without the curvature of Sigma = Lambda
     // Lambda' (the caller adds it). Gilmour, Thompson & Cullis (1995), Biometrics 51(4), in this parametrisation.

@@ -35,9 +35,12 @@ constexpr int patience = 15;             // iterations after which a cheap probl
 constexpr double exact_flops = 5e7;      // of one exact Hessian, halved: what still counts as cheap
 constexpr double null_tolerance = 1e-5;   // a derivative by a vanished variance above minus this is non-negative
 
+// E evaluates: `Evaluator` for Gaussian models, `GlmmEvaluator` for the others. Coordinates that are no covariance (the
+// fixed effects of a generalised model) stand in one more block of `lambda`, a column; no component names it.
+template <class E>
 class TrustRegion {
   public:
-    TrustRegion(Evaluator& evaluator, const Response& y, const std::vector<Component>& components, int max_evaluations)
+    TrustRegion(E& evaluator, const Response& y, const std::vector<Component>& components, int max_evaluations)
         : ev_(evaluator), y_(y), comps_(components), max_(max_evaluations) {}
 
     FitResult run(std::vector<vec> start, int em_steps) {
@@ -58,19 +61,18 @@ class TrustRegion {
     }
 
   private:
-    Evaluator& ev_;
+    E& ev_;
     const Response& y_;
     const std::vector<Component>& comps_;
     int max_;
     std::vector<vec> lambda_, gradient_;
     std::vector<Svd> svd_;
     std::vector<int> active_;  // per component: leading columns that are searched
-    double f_ = 0, r2_ = 1, radius_ = 1;
+    double f_ = 0, noise_ = 0, radius_ = 1;
     bool current_ = false;  // the factor holds lambda_, not a rejected trial
     FitResult out_;
 
-    // what rounding leaves of two deviances' difference; the residual sum of squares is what is left of y'Wy
-    double noise() const { return 4e-15 * (std::fabs(f_) + ev_.df) + 2e-16 * ev_.df * y_.yy / r2_; }
+    double noise() const { return noise_; }
 
     bool evaluate_at(const std::vector<vec>& lambda) {
         current_ = false;
@@ -79,7 +81,7 @@ class TrustRegion {
     void accept(const std::vector<vec>& lambda) {
         lambda_ = lambda;
         f_ = ev_.value;
-        r2_ = ev_.fac.r2;
+        noise_ = ev_.noise(y_);
         gradient_ = ev_.gradient();
         current_ = true;
     }
@@ -90,8 +92,8 @@ class TrustRegion {
                 accept(lambda_);
                 return true;
             }
-            for (vec& l : lambda_)
-                for (double& v : l) v *= 0.1;
+            for (int f = 0; f < ev_.fac.plan.factors; ++f)
+                for (double& v : lambda_[f]) v *= 0.1;
         }
         return false;
     }
@@ -203,11 +205,19 @@ class TrustRegion {
                     label.push_back({static_cast<int>(i), a, c});
                 }
         }
+        for (std::size_t f = ev_.fac.plan.factors; f < lambda_.size(); ++f)
+            for (std::size_t i = 0; i < lambda_[f].size(); ++i) {
+                Direction d{static_cast<int>(f), vec(lambda_[f].size(), 0.0), vec(1, 1.0), 1.0};
+                d.left[i] = 1;
+                g.push_back(gradient_[f][i]);
+                dirs.push_back(std::move(d));
+                label.push_back({-1, 0, static_cast<int>(dirs.size())});
+            }
         const int r = static_cast<int>(dirs.size());
         curvature.assign(r * r, 0.0);  // 2 <N, D_i D_k'>: D_i D_k' = U_a U_b' when both move the same column
         for (int i = 0; i < r; ++i)
             for (int j = 0; j < r; ++j)
-                if (label[i][0] == label[j][0] && label[i][2] == label[j][2])
+                if (label[i][0] >= 0 && label[i][0] == label[j][0] && label[i][2] == label[j][2])
                     curvature[i + j * r] = 2 * n[label[i][0]][label[i][1] + label[j][1] * svd_[label[i][0]].k];
         return dirs;
     }
@@ -216,8 +226,8 @@ class TrustRegion {
     std::vector<vec> moved(const std::vector<Direction>& dirs, const vec& d) const {
         std::vector<vec> next = lambda_;
         for (std::size_t i = 0; i < dirs.size(); ++i) {
-            const int k = static_cast<int>(dirs[i].left.size());
-            for (int a = 0; a < k; ++a)
+            const int rows = static_cast<int>(dirs[i].left.size()), k = static_cast<int>(dirs[i].right.size());
+            for (int a = 0; a < rows; ++a)
                 for (int c = 0; c < k; ++c) next[dirs[i].factor][a * k + c] += d[i] * dirs[i].left[a] * dirs[i].right[c];
         }
         raise_to_floor(next);
@@ -288,19 +298,19 @@ class TrustRegion {
         const int r = static_cast<int>(dirs.size());
         vec h(r * r, 0.0);
         auto along = [&](const Direction& d, const std::vector<vec>& g) {
-            const int k = static_cast<int>(d.left.size());
+            const int rows = static_cast<int>(d.left.size()), k = static_cast<int>(d.right.size());
             double s = 0;
-            for (int a = 0; a < k; ++a)
+            for (int a = 0; a < rows; ++a)
                 for (int c = 0; c < k; ++c) s += d.left[a] * g[d.factor][a * k + c] * d.right[c];
             return s;
         };
         for (int i = 0; i < r; ++i) {
             const Direction& d = dirs[i];
             const double step = 1e-4 * d.size;
-            const int k = static_cast<int>(d.left.size());
+            const int rows = static_cast<int>(d.left.size()), k = static_cast<int>(d.right.size());
             for (double sign : {1.0, -1.0}) {
                 std::vector<vec> moved = lambda_;
-                for (int a = 0; a < k; ++a)
+                for (int a = 0; a < rows; ++a)
                     for (int c = 0; c < k; ++c) moved[d.factor][a * k + c] += sign * step * d.left[a] * d.right[c];
                 if (!evaluate_at(moved)) return {};
                 for (int j = 0; j < r; ++j) h[j + i * r] += sign * along(dirs[j], ev_.gradient()) / (2 * step);
@@ -316,8 +326,8 @@ class TrustRegion {
         out_.weakest.clear();
         for (const vec& l : lambda_) out_.weakest.emplace_back(l.size(), 0.0);
         for (std::size_t i = 0; i < dirs.size(); ++i) {
-            const int k = static_cast<int>(dirs[i].left.size());
-            for (int a = 0; a < k; ++a)
+            const int rows = static_cast<int>(dirs[i].left.size()), k = static_cast<int>(dirs[i].right.size());
+            for (int a = 0; a < rows; ++a)
                 for (int c = 0; c < k; ++c) out_.weakest[dirs[i].factor][a * k + c] += q[i] * dirs[i].left[a] * dirs[i].right[c];
         }
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .variance_shares import group_list, plain_residual
+from .variance_shares import group_list
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -111,7 +111,6 @@ def check(fit: Fit) -> Checks:
     """All checks of a fit; see `Fit.check`."""
     from . import effect_checks, residual_checks
 
-    plain_residual(fit, "check()")
     fit.rows_of_data()
     facts = residual_checks.facts(fit)
     rows = [
@@ -148,7 +147,9 @@ def singular(fit: Fit) -> Check:
     names = " and ".join(report.components)
     text = f"On the boundary: {names}. The estimate is valid, but these data do not support that much structure."
     if step is not None:
-        text += f" Simpler: {step.formula} (AIC {step.aic_change:+.1f}); fit.singularity() has the steps."
+        cost = f" (AIC changes by {step.aic_change:+.1f})" if np.isfinite(step.aic_change) else ""
+        options = f", with {step.options}" if step.options else ""
+        text += f" Simpler: {step.formula}{options}{cost}; fit.singularity() has the steps."
     return Check("singularity", LOOK, text)
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from . import frame
 from .errors import DataError, OptionError
 from .reml import Engine
-from .variance_shares import plain_residual
 
 if TYPE_CHECKING:
     from .crossprod import CrossProducts
@@ -105,7 +104,19 @@ class Conditioned:
 
 def condition(fit: Fit, rows: Any, *, weights: Any = None, offset: Any = None) -> Conditioned:
     """Condition a fit on new rows; see `Fit.condition`."""
-    plain_residual(fit, "condition()")
+    residual = fit.model.residual
+    if residual is not None and residual.serial is not None:
+        raise OptionError(
+            f"condition() takes new rows as independent of the old ones, but residuals are correlated within "
+            f"{residual.serial.group} here ({residual.serial.text}); refit with all rows"
+        )
+    if residual is not None and any(not s.covariate for s in residual.spreads):
+        raise OptionError(
+            "condition() cannot take in rows whose variance depends on the fitted values, which the rows change; use a "
+            "covariate in place of fitted, or refit with all rows"
+        )
+    if residual is not None:
+        fit.rows_of_data()  # without them the weights of the rows fitted are not told from the variance functions
     if getattr(fit.design, "known", None):
         raise OptionError(
             "condition() cannot take in rows where the covariance between levels is known, for that of new levels is not; "
@@ -122,7 +133,7 @@ def _conditioned(fit: Fit, now: Fit, rows: Any, weights: Any, offset: Any, befor
     made = d.at(rows, offset=offset)
     _complete(made)
     y = _response(fit, table)
-    w = _weights(fit, table, weights, made.n)
+    w = _with_variance(fit, rows, made, _weights(fit, table, weights, made.n))
     codes, levels, fresh = _levels(d, made)
     engine = _merged(fit, now, made, codes, [len(one) for one in levels], y, w)
     optimum = _with_effects(fit, engine)
@@ -179,7 +190,9 @@ def _response(fit: Fit, table: frame.Table) -> Array:
 
 def _weights(fit: Fit, table: frame.Table, weights: Any, n: int) -> Array | None:
     c = fit.engine.blocks
-    weighted = fit.design.weights is not None or c.unit != 1.0 or c.core.sum_log_w != 0.0
+    weighted = fit.design.weights is not None
+    if fit.model.residual is None:  # the cross-products know, where the rows are gone
+        weighted = weighted or c.unit != 1.0 or c.core.sum_log_w != 0.0
     if weights is None:
         if weighted:
             raise DataError("the model was fitted with weights; give those of the new rows as well (weights=...)")
@@ -197,6 +210,17 @@ def _weights(fit: Fit, table: frame.Table, weights: Any, n: int) -> Array | None
     if len(bad):
         raise DataError(f"the weight of row {int(bad[0])} (counting from 0) is {values[bad[0]]}; weights are positive")
     return values
+
+
+def _with_variance(fit: Fit, rows: Any, made: New, w: Array | None) -> Array | None:
+    """The weights with the residual's variance functions in them: one over the squared sd multiplier."""
+    from .residual_reader import new_multipliers
+
+    residual = fit.model.residual
+    if residual is None:
+        return w
+    sd = new_multipliers(residual, fit.optimum.residual, rows, np.arange(made.n), np.empty(0))
+    return np.asarray((1.0 if w is None else w) / sd**2)
 
 
 # -- levels and cross-products ----------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import LOOK, OK, PROBLEM, Check
-from .group_influence import by_group
+from .group_influence import Deletion, by_group
+from .influence import holds_series
 from .residual_checks import Facts, shape
 from .variance_shares import group_list, level_scales
 
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 COOK_LOOK, COOK_PROBLEM = 0.5, 1.0  # one: moved to about the edge of a 50 % confidence region (Cook 1977)
 FEW_LOOK, FEW_PROBLEM = 12.0, 20.0  # over the number of groups: with few of them each one weighs, and normal ones reach this
 GROUP_ROWS = 20_000  # rows above which groups are not left out one by one here
-GROUP_COST = 2e9  # rows times size of the system: the same in operations
+GROUP_WORK = 1e10  # operations: the same
 
 
 def checks(f: Facts) -> list[Check]:
@@ -105,6 +106,9 @@ def influential_rows(f: Facts) -> Check:
     alone = np.flatnonzero(~f.good)
     if not len(f.fit.optimum.beta):
         return Check(name, OK, "The model has no fixed effects that a row could move.")
+    if f.serial is not None:
+        text = f"Not judged: rows are correlated within {f.serial.group}, so single ones cannot be left out; groups can."
+        return Check(name, OK, text)
     big = np.flatnonzero(cook > COOK_LOOK)
     if not len(big) and not len(alone):
         top = int(np.argmax(cook))
@@ -126,14 +130,25 @@ def influential_groups(fit: Fit) -> list[Check]:
     out: list[Check] = []
     if not len(fit.optimum.beta):
         return out
-    size = sum(g.levels * g.k for g in fit.engine.blocks.groups) + len(fit.optimum.beta)
     for name in group_list(fit):
-        if fit.nobs > GROUP_ROWS or fit.nobs * size > GROUP_COST:
+        if not holds_series(fit, name):
+            what = f"Not judged: rows whose residuals are correlated lie in several levels of {name}."
+            out.append(Check(f"influential {name}", OK, what))
+            continue
+        if not quick(fit, name):
             what = f"Not tried for {fit.nobs:,} rows, because it takes long; fit.influence({name!r}) does it."
             out.append(Check(f"influential {name}", OK, what))
             continue
-        out.append(_group_influence(fit, name, by_group(fit, name, variances=False)))
+        out.append(_group_influence(fit, name, by_group(fit, name, variances=False)[0]))
     return out
+
+
+def quick(fit: Fit, name: str) -> bool:
+    """Whether leaving out the levels of a factor one by one takes no more than seconds."""
+    if fit.nobs > GROUP_ROWS:
+        return False
+    group = next(f for f, one in enumerate(fit.engine.blocks.groups) if one.name == name)
+    return Deletion(fit, group).work() <= GROUP_WORK
 
 
 def _group_influence(fit: Fit, group: str, table: dict[str, Any]) -> Check:

@@ -45,6 +45,10 @@ def panels(fit: Fit) -> list[Panel]:
 # -- residuals ------------------------------------------------------------------------------------------------
 
 
+def _label(f: Facts) -> str:
+    return "standardised residual" if f.fit.model.residual is None else "normalized residual"
+
+
 def _dots(ax: Axes, x: Array, y: Array) -> None:
     rows = fewer(len(x), MAX_POINTS)
     alpha = 0.7 if len(rows) < 1000 else 0.25
@@ -86,7 +90,7 @@ def _residuals(ax: Axes, f: Facts) -> None:
     _trend(ax, x, y, "local mean")
     _names(ax, x, y, _row_names(f), np.where(np.abs(y) > 3, np.abs(y), 0.0))
     ax.legend(fontsize=8, loc="best")
-    ax.set(xlabel=f"fitted {short(f.fit.design.response, 24)}", ylabel="standardised residual")
+    ax.set(xlabel=f"fitted {short(f.fit.design.response, 24)}", ylabel=_label(f))
 
 
 def _spread(ax: Axes, f: Facts) -> None:
@@ -103,7 +107,7 @@ def _spread(ax: Axes, f: Facts) -> None:
 def _residual_quantiles(ax: Axes, f: Facts) -> None:
     r = f.residuals[f.good]
     quantiles(ax, r, [f"{row}" for row in f.fit.design.rows[f.good].tolist()], "row ")
-    ax.set_ylabel("ordered standardised residual")
+    ax.set_ylabel(f"ordered {_label(f)}")
 
 
 def quantiles(ax: Axes, values: Array, labels: list[str], prefix: str = "") -> None:
@@ -155,7 +159,7 @@ def _by_group(ax: Axes, f: Facts, group: str) -> None:
     turned = 90 if len(names) > 8 or sum(map(len, names)) > 30 else 0
     ax.set_xticks(range(len(names)), names, fontsize=8 if len(names) <= 20 else 6.5, rotation=turned)
     ax.set_xlabel(f"{short(group, 24)}, by spread" + (f"\n{note}" if note else ""), fontsize=9)
-    ax.set_ylabel("standardised residual")
+    ax.set_ylabel(_label(f))
 
 
 # -- random effects and influence -----------------------------------------------------------------------------
@@ -166,10 +170,14 @@ def _effect_panels(fit: Fit) -> list[Panel]:
 
     out: list[Panel] = []
     for t, term in enumerate(fit.design.terms):
+        drawn: list[Array] = []
         for i, name in enumerate(term.names):
             z = standardised_modes(fit, t, i)
             if z is None or np.isfinite(z).sum() < 3:
                 continue
+            if any(np.allclose(z, one, atol=1e-6, equal_nan=True) for one in drawn):
+                continue  # effects with a correlation of one
+            drawn.append(z)
             keep = np.isfinite(z)
             labels = [short(level, 14) for level in term.levels[keep]]
             out.append((f"{short(term.group, 14)}: {short(name, 18)}", _effect_drawer(z[keep], labels)))
@@ -186,29 +194,39 @@ def _effect_drawer(z: Array, labels: list[str]) -> Callable[[Axes], None]:
 
 def _influence_of(f: Facts, groups: list[str]) -> list[Panel]:
     """Cook's distance of the levels of the first factor where that is cheap, else of rows."""
-    from .effect_checks import GROUP_COST, GROUP_ROWS
+    from .effect_checks import quick
+    from .influence import holds_series
 
     fit = f.fit
     if not len(fit.optimum.beta):
         return []
-    size = sum(g.levels * g.k for g in fit.engine.blocks.groups)
-    if groups and fit.nobs <= GROUP_ROWS and fit.nobs * size <= GROUP_COST:
+    groups = [g for g in groups if holds_series(fit, g)]
+    if groups and quick(fit, groups[0]):
         return [_group_panel(fit, groups[0])]
-    return [_row_panel(f)]
+    return [] if f.serial is not None else [_row_panel(f)]  # rows of a series cannot be left out one by one
 
 
 def influence_panels(fit: Fit, group: str | None) -> list[Panel]:
     """Cook's distance and the change of each coefficient, of rows or of the levels of a factor."""
     from . import residual_checks
     from .group_influence import by_group
-    from .influence import influence
+    from .influence import check_rows_apart, influence
 
     if group is None:
+        check_rows_apart(fit)
         f = residual_checks.facts(fit)
         return [_leverage_panel(f), _row_panel(f)]
-    influence(fit, group)  # says what is wrong with the name
-    table = by_group(fit, group, variances=False)
+    influence(fit, group, variances=False)  # says what is wrong with the name
+    table = by_group(fit, group, variances=False)[0]
     return [_group_panel(fit, group, table), *(_change_panel(fit, group, table, name) for name in fit.design.names[:5])]
+
+
+def _worth_a_look(ax: Axes, limit: float) -> None:
+    """From where fit.check() tells of a Cook's distance: a line, or a note where it lies above everything."""
+    if ax.get_ylim()[1] > limit:
+        ax.axhline(limit, color=COLOURS["zero"], linewidth=1, linestyle=DASHED, zorder=1)
+    note: dict[str, Any] = NOTE | {"ha": "right", "va": "top"}
+    ax.annotate(f"worth a look from {limit:.2g}", (0.98, 0.98), xycoords="axes fraction", **note)
 
 
 def _stems(ax: Axes, values: Array, labels: list[str], few: bool) -> None:
@@ -223,9 +241,10 @@ def _stems(ax: Axes, values: Array, labels: list[str], few: bool) -> None:
 
 
 def _group_panel(fit: Fit, group: str, table: dict[str, Any] | None = None) -> Panel:
+    from .effect_checks import COOK_LOOK, FEW_LOOK
     from .group_influence import by_group
 
-    found = by_group(fit, group, variances=False) if table is None else table
+    found = by_group(fit, group, variances=False)[0] if table is None else table
     levels = next(t.levels for t in fit.design.terms if t.group == group)
 
     def draw(ax: Axes) -> None:
@@ -233,6 +252,7 @@ def _group_panel(fit: Fit, group: str, table: dict[str, Any] | None = None) -> P
         few = len(levels) <= MAX_GROUPS
         _stems(ax, cook, [short(one, 10) for one in levels], few)
         ax.set_ylim(bottom=0)
+        _worth_a_look(ax, max(COOK_LOOK, FEW_LOOK / len(levels)))
         ax.set_xlabel(short(group, 24) if few else f"{short(group, 24)}: {len(levels):,} levels")
         ax.set_ylabel("Cook's distance")
 
@@ -253,6 +273,8 @@ def _change_panel(fit: Fit, group: str, table: dict[str, Any], name: str) -> Pan
 
 
 def _row_panel(f: Facts) -> Panel:
+    from .effect_checks import COOK_LOOK
+
     def draw(ax: Axes) -> None:
         cook = np.nan_to_num(f.table["cooks_fixed"])
         rows = f.fit.design.rows
@@ -261,6 +283,7 @@ def _row_panel(f: Facts) -> Panel:
         ax.vlines(rows[top], 0, cook[top], color=COLOURS["partial"], linewidth=0.8)
         _names(ax, rows[top].astype(np.float64), cook[top], [f"row {i}" for i in rows[top].tolist()], cook[top])
         ax.set_ylim(bottom=0)
+        _worth_a_look(ax, COOK_LOOK)
         ax.set(xlabel="row", ylabel="Cook's distance")
         ax.locator_params(axis="x", nbins=5)
 
@@ -273,6 +296,6 @@ def _leverage_panel(f: Facts) -> Panel:
         zero_line(ax)
         _dots(ax, h, r)
         _names(ax, h, r, _row_names(f), np.nan_to_num(f.table["cooks"][f.good]))
-        ax.set(xlabel="leverage", ylabel="standardised residual")
+        ax.set(xlabel="leverage", ylabel=_label(f))
 
     return "Leverage and residuals", draw

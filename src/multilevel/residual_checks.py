@@ -1,7 +1,8 @@
 """Checks of the residuals: shape, outliers, spread, straightness, order; numbers behind the sentences.
 
 Residuals are conditional (fitted values include the group effects) and standardised by their exact model sd,
-``sigma sqrt(1 - leverage)``, so that under the model each has variance one, whatever its weight.
+``sigma sqrt(1 - leverage)``, so that under the model each has variance one, whatever its weight. Where the model has a
+residual structure they are the normalized ones: divided by their own sd, freed of the serial correlation.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from .influence import Rows, by_row, engine_rows, projected
 
 if TYPE_CHECKING:
     from .fit import Fit
+    from .residuals import Serial
 
 Array = NDArray[np.float64]
 
 SIMULATIONS = 100  # residuals simulated under the model, for statistics without a simple distribution
 NUMBERS = 1e7  # held at once by them
+FEW_LEVELS = 8  # up to which a residual variance for each level is advised
 MIN_PER_GROUP = 5  # rows of a group whose spread is compared
 
 
@@ -50,6 +53,21 @@ class Facts:
     def residuals(self) -> Array:
         """(n,) standardised residuals; NaN where the row alone determines an effect."""
         return self.table["std_residual"]
+
+    @property
+    def noun(self) -> str:
+        """What the sentences are about."""
+        return "Residuals" if self.fit.model.residual is None else "Normalized residuals"
+
+    @property
+    def serial(self) -> Serial | None:
+        """The serial correlation of the model's residuals."""
+        return None if self.fit.model.residual is None else self.fit.model.residual.serial
+
+    @property
+    def spreads(self) -> str:
+        """The variance functions of the model as typed; empty without any."""
+        return "" if self.fit.model.residual is None else " + ".join(s.text for s in self.fit.model.residual.spreads)
 
     @cached_property
     def rows(self) -> Rows:
@@ -110,7 +128,7 @@ def normality(f: Facts) -> Check:
     light = kurtosis < -0.7 and z_kurtosis < -4
     numbers = f"skewness {skew:.2f}, excess kurtosis {kurtosis:.2f}"
     if not (skewed or heavy or light):
-        return Check(name, OK, f"Residuals look normal ({numbers}).")
+        return Check(name, OK, f"{f.noun} look normal ({numbers}).")
     what = [
         *([f"skewed to the {'right' if skew > 0 else 'left'}"] if skewed else []),
         *(["heavier in the tails than normal"] if heavy else []),
@@ -127,8 +145,8 @@ def normality(f: Facts) -> Check:
     return Check(
         name,
         PROBLEM if bad else LOOK,
-        f"Residuals are {' and '.join(what)} ({numbers}). Coefficients and their tests stand this well with {len(r):,} rows, "
-        f"intervals of single predictions do not; {advice}.",
+        f"{f.noun} are {' and '.join(what)} ({numbers}). With {len(r):,} rows coefficients and "
+        f"their tests hardly suffer, but intervals for single new rows do; {advice}.",
     )
 
 
@@ -142,7 +160,8 @@ def outliers(f: Facts) -> Check:
     expected = n * 2 * float(ndtr(-3))
     name = "residual outliers"
     if not len(beyond):
-        return Check(name, OK, f"No residual lies beyond 3 standard deviations ({expected:.1f} expected).")
+        kind = "residual" if f.fit.model.residual is None else "normalized residual"
+        return Check(name, OK, f"No {kind} lies beyond 3 standard deviations ({expected:.1f} expected).")
     df = f.fit.engine.df(f.fit.reml) - 1
     student = np.abs(f.table["student_residual"])
     largest = float(np.nanmax(student))
@@ -151,7 +170,8 @@ def outliers(f: Facts) -> Check:
     worst = beyond[np.argsort(-np.abs(r[beyond]))][:5]
     rows = ", ".join(f"{int(d.rows[i])} ({r[i]:+.1f})" for i in worst)
     more = f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
-    count = f"{len(beyond)} residual{'s' * (len(beyond) > 1)} beyond 3 sds ({expected:.1f} expected)"
+    kind = "" if f.fit.model.residual is None else "normalized "
+    count = f"{len(beyond)} {kind}residual{'s' * (len(beyond) > 1)} beyond 3 sds ({expected:.1f} expected)"
     if p_largest > 0.01 and p_count > 0.001:
         return Check(name, OK, f"{count}, no more and no farther out than chance.")
     return Check(
@@ -195,15 +215,21 @@ def spread(f: Facts) -> Check:
     name = "spread over fitted"
     if p > 0.003 or wide < 1.25:
         how = "hardly changes" if wide < 1.25 else "does not clearly change"
-        text = f"Spread {how} with the fitted values (top against bottom fifth {ratio:.2f} times, {p_text(p)})."
+        what = "Spread" if f.noun == "Residuals" else "Spread of normalized residuals"
+        times = f"{ratio:.2f} times as wide in the top fifth of them as in the bottom fifth"
+        text = f"{what} {how} with the fitted values ({times}, {p_text(p)})."
         return Check(name, OK, text)
     where = "large" if ratio > 1 else "small"
-    advice = "A logarithm of the response often helps, or let" if ratio > 1 else "Let"
+    advice = "Let the residual variance vary: variance=\"power(fitted)\"."
+    if f.spreads:
+        advice = f"The variance function {f.spreads} does not describe it: try another."
+    elif ratio > 1:
+        advice = "A logarithm of the response often helps, or let the residual variance vary: variance=\"power(fitted)\"."
     return Check(
         name,
         PROBLEM if p < 1e-5 and wide > 1.75 else LOOK,
-        f"Residuals spread {wide:.1f} times as wide at {where} fitted values ({p_text(p)}). Standard errors and intervals "
-        f"are too short there and too long elsewhere. {advice} the residual variance vary.",
+        f"{f.noun} spread {wide:.1f} times as wide at {where} fitted values ({p_text(p)}). Standard errors and intervals "
+        f"are too short there and too long elsewhere. {advice}",
     )
 
 
@@ -232,23 +258,38 @@ def spread_by_group(f: Facts) -> list[Check]:
         level_mean[use] = means
         within = float(np.sum((size[inside] - level_mean[term.codes[inside]]) ** 2)) / within_df
         p = float(fdtrc(len(use) - 1, within_df, between / within)) if within > 0 else 1.0
-        out.append(_spread_sentence(term.group, term.levels[use], means, float(total), p))
+        out.append(_spread_sentence(f, term.group, term.levels[use], means, float(total), p))
     return out
 
 
-def _spread_sentence(group: str, levels: NDArray[np.object_], means: Array, total: float, p: float) -> Check:
+def _spread_sentence(
+    f: Facts, group: str, levels: NDArray[np.object_], means: Array, total: float, p: float
+) -> Check:
     name = f"spread by {group}"
     ratios = means / total if total > 0 else np.ones(len(means))
     if p > 0.002 or ratios.max() < 1.25:
         text = f"widest {ratios.max():.2f} times the mean size, {p_text(p)}"
-        return Check(name, OK, f"Residuals spread about alike in the levels of {group} ({text}).")
+        return Check(name, OK, f"{f.noun} spread about alike in the levels of {group} ({text}).")
     order = np.argsort(-ratios)[:3]
     shown = ", ".join(f"{levels[i]} ({ratios[i]:.1f} times the mean size)" for i in order)
     return Check(
         name,
         PROBLEM if p < 1e-6 and ratios.max() > 2 else LOOK,
-        f"Residuals are wider in some levels of {group} than in others ({p_text(p)}): {shown}. Check these for outliers; "
-        "intervals within them are too short. A residual variance by group would describe it.",
+        f"{f.noun} are wider in some levels of {group} than in others ({p_text(p)}): {shown}. Check these for outliers; "
+        f"intervals within them are too short. {_variance_by(group, len(levels))}"
+        if f"ident({group})" not in f.spreads
+        else f"{f.noun} are wider in some levels of {group} than in others although each has its own variance "
+        f"({p_text(p)}): {shown}. Check these for outliers.",
+    )
+
+
+def _variance_by(group: str, levels: int) -> str:
+    """The variance function to try: one parameter for each level is too many for many."""
+    if levels <= FEW_LEVELS:
+        return f'A residual variance for each would describe it: variance="ident({group})".'
+    return (
+        "If the wide ones have something in common, let the residual variance differ by it, for example "
+        'variance="ident(treatment)" or variance="power(age)".'
     )
 
 
@@ -286,13 +327,13 @@ def bend(f: Facts, column: int) -> Bend | None:
     x = (x - x.mean()) / x.std()
     v = x**2 - 1
     v = v - x * float(x @ v / (x @ x))
-    w = f.rows.root_w
-    left = projected(fit, f.rows, (w * v)[:, None])[:, 0]
-    curved = float((w * v) @ left)
-    if curved < 1e-8 * float((w * v) @ (w * v)):
+    white = f.rows.whiten(v)
+    left = projected(fit, f.rows, white[:, None])[:, 0]
+    curved = float(white @ left)
+    if curved < 1e-8 * float(white @ white):
         return None
-    unit = fit.engine.blocks.unit  # the weights in w have mean square one: sigma / unit belongs to them
-    t = float(w * v @ (w * (d.y - fit._eta[1]))) * unit / fit.sigma / np.sqrt(curved)
+    unit = fit.engine.blocks.unit  # the engine's weights have mean square one: sigma / unit belongs to them
+    t = float(white @ f.rows.whiten(d.y - fit._eta[1])) * unit / fit.sigma / np.sqrt(curved)
     inside = (x >= np.quantile(x, 0.025)) & (x <= np.quantile(x, 0.975))  # one extreme value makes no bend
     size = abs(t) / np.sqrt(curved) / unit * float(np.ptp(v[inside]))
     df = _score_df(f, d.X[:, column])
@@ -317,7 +358,7 @@ def linearity(f: Facts) -> Check:
     columns = numeric_columns(f)
     bends = [b for b in (bend(f, i) for i in columns) if b is not None]
     if not bends:
-        return Check(name, OK, "No straight numeric predictor whose line could bend.")
+        return Check(name, OK, "No numeric predictor enters as a straight line, so there is nothing that could bend.")
     worst = min(bends, key=lambda b: b.p)
     p = min(1.0, worst.p * len(bends))
     if p > 0.005 or worst.size < 0.25:
@@ -341,52 +382,80 @@ def simulated_residuals(f: Facts, count: int) -> Array:
     fit, d = f.fit, f.fit.design
     mean = d.X @ fit.optimum.beta + (0.0 if d.offset is None else d.offset)
     drawn = draw_responses(fit, count, [], np.random.default_rng(0)) - mean
-    left = projected(fit, f.rows, f.rows.root_w[:, None] * drawn.T) * fit.engine.blocks.unit
+    left = projected(fit, f.rows, f.rows.whiten(drawn.T)) * fit.engine.blocks.unit
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(left / (fit.sigma * np.sqrt(1 - f.table["leverage"]))[:, None])
 
 
-def lag_one(order: NDArray[np.int64], linked: NDArray[np.bool_], r: Array) -> Array:
+def lag_one(before: NDArray[np.int64], later: NDArray[np.int64], r: Array) -> Array:
     """(m,) correlation of residuals (n, m) with the next ones in their group."""
-    first, second = r[order[:-1][linked]], r[order[1:][linked]]
+    first, second = r[before], r[later]
     scale = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
     return np.asarray(np.sum(first * second, axis=0) / scale)
+
+
+def _links(f: Facts) -> tuple[str, NDArray[np.int64], NDArray[np.int64]]:
+    """A group with, for each row that follows another in it, both: in the order of time where the model has one."""
+    if f.serial is not None:
+        later = np.flatnonzero(f.serial.previous >= 0)
+        name, before = f.serial.group, f.serial.previous[later]
+    else:
+        term = max(f.fit.design.terms, key=lambda t: (np.bincount(t.codes) >= 3).sum())
+        order = np.argsort(term.codes, kind="stable")
+        linked = np.diff(term.codes[order]) == 0
+        name, before, later = term.group, order[:-1][linked], order[1:][linked]
+    good = f.good[before] & f.good[later]
+    return name, before[good], later[good]
 
 
 def autocorrelation(f: Facts) -> list[Check]:
     """Lag-one correlation of residuals within groups, in row order, against simulations from the model.
 
     Residuals of a mixed model are correlated by their making (they nearly sum to zero in each group), so the value is
-    compared with that of simulated data, not with zero.
+    compared with that of simulated data, not with zero. What a serial correlation explains is gone from normalized
+    residuals; these are taken in the order of its times.
     """
     d = f.fit.design
-    if not d.terms:
+    if not d.terms and f.serial is None:
         return []
-    term = max(d.terms, key=lambda t: (np.bincount(t.codes) >= 3).sum())
-    order = np.argsort(term.codes, kind="stable")
-    good = f.good[order]
-    linked = (np.diff(term.codes[order]) == 0) & good[:-1] & good[1:]
-    name = f"order within {term.group}"
-    if linked.sum() < 20:
+    group, before, later = _links(f)
+    name = f"order within {group}"
+    if len(before) < 20:
         return []
     count = int(max(20, min(SIMULATIONS, NUMBERS // len(d.y))))
-    found = float(lag_one(order, linked, f.residuals[:, None])[0])
-    null = lag_one(order, linked, simulated_residuals(f, count))
+    found = float(lag_one(before, later, f.residuals[:, None])[0])
+    null = lag_one(before, later, simulated_residuals(f, count))
     z, above = (found - float(null.mean())) / float(null.std(ddof=1)), found - float(null.mean())
     p = two_sided(z)
     text = f"lag-1 correlation {above:+.2f} beyond what the model itself gives"
-    if p > 0.001 or abs(above) < 0.1:
-        text = f"No clear sign that rows which follow each other in a level of {term.group} are alike ({text}, {p_text(p)})."
+    clear = p <= 0.001 and abs(above) >= 0.1
+    if f.serial is not None:
+        return [_left_over(f.serial.text, name, above, text, p, clear)]
+    if not clear:
+        text = f"No clear sign that rows which follow each other in a level of {group} are alike ({text}, {p_text(p)})."
         return [Check(name, OK, text)]
     return [
         Check(
             name,
             PROBLEM if p < 1e-5 and abs(above) > 0.3 else LOOK,
-            f"Rows that follow each other in a level of {term.group} are {'more' if above > 0 else 'less'} alike than the "
+            f"Rows that follow each other in a level of {group} are {'more' if above > 0 else 'less'} alike than the "
             f"model says ({text}, {p_text(p)}). If rows stand in the order of time, standard errors are too "
-            f"{'small' if above > 0 else 'large'}: add a trend by group or an autoregressive residual.",
+            f"{'small' if above > 0 else 'large'}: add a trend by group or a serial correlation, "
+            f'correlation="ar1(1 | {group})".',
         )
     ]
+
+
+def _left_over(serial: str, name: str, above: float, text: str, p: float, clear: bool) -> Check:
+    """What a serial correlation leaves."""
+    if not clear:
+        return Check(name, OK, f"{serial} takes up the serial correlation: normalized residuals show {text} ({p_text(p)}).")
+    return Check(
+        name,
+        PROBLEM if p < 1e-5 and abs(above) > 0.3 else LOOK,
+        f"{serial} does not take up all serial correlation: normalized residuals show {text} ({p_text(p)}). Neighbours in "
+        "time depend on each other in another way, for example with measurement error on top or a trend by group.",
+    )
 
 
 def weights(f: Facts) -> list[Check]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .diagnostics import boundary_components
+from .covariance import NO_SD
+from .diagnostics import EXTREME, boundary_components
 from .errors import MultilevelWarning
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Step:
         AIC less that of the fit; below zero the simpler model is preferred.
     singular : bool
         Whether this model is singular again.
+    options : str
+        What else the model needs, as the fit: "correlation='ar1(1 | id)', covariance for id as before". Often empty.
     """
 
     formula: str
@@ -50,6 +53,7 @@ class Step:
     change: float
     aic_change: float
     singular: bool
+    options: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,11 @@ class Singularity:
         return regular[0] if regular else self.steps[-1] if self.steps else None
 
     def frame(self) -> Any:
-        """The simpler models: step, formula, what, criterion, change, aic_change, singular."""
+        """The simpler models: step, formula, options, what, criterion, change, aic_change, singular."""
         from .frame import like
 
         columns: dict[str, Any] = {"step": np.arange(1, len(self.steps) + 1)}
-        for name in ("formula", "what"):
+        for name in ("formula", "options", "what"):
             columns[name] = np.array([getattr(s, name) for s in self.steps], dtype=object)
         for name in ("criterion", "change", "aic_change"):
             columns[name] = np.array([getattr(s, name) for s in self.steps], dtype=np.float64)
@@ -106,7 +110,7 @@ class Singularity:
             lines += [f"  {i}. {step.formula}", f"     {step.what}{_cost(step, self.criterion_name)}"]
         best = self.suggestion
         if best is not None:
-            lines.append(f"Try: {best.formula}")
+            lines.append(f"Try: {best.formula}{', with ' * bool(best.options)}{best.options}")
             if best.aic_change > 2:
                 lines.append(
                     "It describes these data worse (AIC is higher). The singular fit is a valid estimate and may be kept; "
@@ -143,6 +147,9 @@ def _reason(fit: Fit, component: str) -> str:
             "differ by chance. It does not show that the true variance is zero."
         )
     if component.startswith("cor("):
+        structured = re.match(r"cor\(.*, (cs|homcs|ar1|hetar1)\) = (\S+)$", component)
+        if structured:
+            return _reason_of_rho(structured[1], float(structured[2]))
         sign = "less" if component.endswith("-1") else "more"
         return (
             "The two effects are estimated to lie on one line: a level with more of the first has exactly that much "
@@ -151,6 +158,24 @@ def _reason(fit: Fit, component: str) -> str:
     return (
         "Some combination of these effects does not differ between levels beyond chance: there are more effects than the "
         "data can tell apart."
+    )
+
+
+def _reason_of_rho(kind: str, rho: float) -> str:
+    """Why the one correlation of a structure is at the end of its range."""
+    if rho > 0:
+        return (
+            "The correlation is estimated at one: the effects of a level go up and down together, as one effect would. "
+            "These data show no difference between them beyond chance."
+        )
+    if kind in ("ar1", "hetar1"):
+        return (
+            "Each effect of a level is estimated to be the opposite of the one before. That is rarely meant: check their "
+            "order."
+        )
+    return (
+        "The effects of a level are estimated to cancel out, as far apart as this structure allows: rows of one level are "
+        "no more alike than rows of different ones."
     )
 
 
@@ -175,14 +200,16 @@ def _steps(fit: Fit) -> list[Step]:
         if not candidates:
             break
         if fit.design.y is None:
-            out.append(Step(written(candidates[0].formula), candidates[0].what, np.nan, np.nan, np.nan, False))
+            formula, options = written(candidates[0].formula), _options(fit, candidates[0].design)
+            out.append(Step(formula, candidates[0].what, np.nan, np.nan, np.nan, False, options))
             break
         tried = [(candidate, *_refit(now, candidate)) for candidate in candidates]
         candidate, criterion, npar, after = min(tried, key=lambda one: one[1] + 2 * one[2])
         change = criterion - fit.criterion
         singular = after is not None and after.is_singular
         aic = change + 2 * (npar - fit.npar)
-        out.append(Step(written(candidate.formula), candidate.what, criterion, change, aic, singular))
+        options = _options(fit, candidate.design)
+        out.append(Step(written(candidate.formula), candidate.what, criterion, change, aic, singular, options))
         if after is None or not singular:
             break
         now = after
@@ -192,13 +219,26 @@ def _steps(fit: Fit) -> list[Step]:
 def _refit(fit: Fit, candidate: Candidate) -> tuple[float, int, Fit | None]:
     """Criterion and parameters of a reduced model; no Fit where no random effects are left."""
     design = candidate.design
-    if not design.terms:
-        plain = getattr(fit.model, "residual", None) is None
-        return least_squares(design, fit.reml) if plain else np.nan, design.X.shape[1] + 1, None
+    if not design.terms and fit.model.residual is None:
+        return least_squares(design, fit.reml), design.X.shape[1] + 1, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MultilevelWarning)  # the report says what is singular
         after = fit.model.with_design(design).fit(fit.reml, threads=fit.engine.threads)
     return after.criterion, after.npar, after
+
+
+def _options(fit: Fit, design: Design) -> str:
+    """What must be given to Model beside the simpler formula, as one would type it."""
+    residual, out = fit.model.residual, []
+    if residual is not None and residual.serial is not None:
+        out.append(f'correlation="{residual.serial.text}"')
+    if residual is not None and residual.spreads:
+        spreads = " + ".join(s.text for s in residual.spreads)
+        out.append(f'variance="{spreads}"')
+    known = [name for name in fit.design.known if any(t.group == name for t in design.terms)]
+    if known:
+        out.append(f"covariance= of {_listed(known)} as before")
+    return ", ".join(out)
 
 
 def least_squares(design: Design, reml: bool) -> float:
@@ -220,7 +260,7 @@ def _simpler(fit: Fit) -> list[Candidate]:
         if rank == len(index):
             continue
         term, bar = design.terms[t], design.formula.bars[t]
-        where = f"({bar.effects} {'||' if bar.structure == 'diag' else '|'} {bar.group})"
+        where = _shown(bar)
         sd = np.sqrt((fit.optimum.lambdas[t] ** 2).sum(axis=1))
         zero = sd <= ZERO * max(float(sd.max()), 1e-300)
         if zero.all():
@@ -236,6 +276,47 @@ def _simpler(fit: Fit) -> list[Candidate]:
             ]
         if any(found):
             return [one for one in found if one is not None]
+    return _simpler_structure(fit)
+
+
+def _shown(bar: Bar) -> str:
+    """A term as typed."""
+    opening = "(" if bar.structure in ("us", "diag") else f"{bar.structure}("
+    return f"{opening}{bar.effects} {'||' if bar.structure == 'diag' else '|'} {bar.group})"
+
+
+SIMPLER = {  # structure -> simpler ones, and what they do without
+    "cs": (("homcs", "with one variance for all effects"), ("diag", "without its correlation")),
+    "hetar1": (("ar1", "with one variance for all effects"), ("diag", "without its correlation")),
+    "homcs": (("homdiag", "without its correlation"),),
+    "ar1": (("homdiag", "without its correlation"),),
+}
+
+
+def _simpler_structure(fit: Fit) -> list[Candidate]:
+    """Next simpler models for the first term with few parameters that has one at its end."""
+    design, at = fit.design, 0
+    for t, s in enumerate(fit.engine.blocks.structures):
+        theta = fit.optimum.theta[at : at + s.n_theta]
+        at += s.n_theta
+        if s.free:
+            continue
+        term, bar = design.terms[t], design.formula.bars[t]
+        sds, (low, high) = theta[: s.n_sd], s.range()
+        if sds.max() <= NO_SD:
+            return [_without_term(design, t, f"{_shown(bar)} is left out")]
+        top = s.correlated and theta[-1] >= high - EXTREME
+        if not (sds.min() <= NO_SD or top or (s.correlated and theta[-1] <= low + EXTREME)):
+            continue
+        found = [
+            _with(design, t, replace(term, structure=kind), replace(bar, structure=kind), f"{_shown(bar)} {what}: {kind}")
+            for kind, what in SIMPLER.get(s.kind, ())
+        ]
+        if top and s.n_sd == 1 and term.Z is not None and bool(np.allclose(term.Z.sum(axis=1), 1)):
+            one = replace(term, structure="us", names=("Intercept",), Z=None)
+            what = f"{_shown(bar)} as one effect of each level of {bar.group}, which a correlation of one amounts to"
+            found.append(_with(design, t, one, replace(bar, structure="us", effects="1"), what))
+        return found
     return []
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, MultilevelWarning, OptionError
+from .errors import DataError, MultilevelError, MultilevelWarning, OptionError
+from .residuals import multipliers
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -31,21 +32,13 @@ class RowMoments:
         Per term R with R'R = Z'Z / n: the mean variance of effects with covariance F F' is the sum of squares of R F. A
         square root, for a year near 2000 costs half the digits that way.
     residual : float
-        Mean of 1 / weight: what sigma**2 is multiplied by for the residual variance of an average row.
+        Mean over rows of the squared sd multiplier (1 / weight, variance functions): what sigma**2 is multiplied by for
+        the residual variance of an average row. A serial correlation leaves variances as they are.
     """
 
     fixed: Array
     random: tuple[Array, ...]
     residual: float
-
-
-def plain_residual(fit: Fit, what: str) -> None:
-    """Refuse a residual structure, whose rows have neither one variance nor independence."""
-    if getattr(fit.model, "residual", None) is not None:
-        raise OptionError(
-            f"{what} is made for independent residuals, but this model has a residual structure; fit it without one to "
-            "use this"
-        )
 
 
 def level_scales(fit: Fit, group: str) -> Array | None:
@@ -79,7 +72,7 @@ def row_moments(fit: Fit) -> RowMoments:
         scales = level_scales(fit, term.group)
         z = z if scales is None else np.sqrt(scales[term.codes])[:, None] * z
         random.append(np.linalg.qr(z, mode="r") / np.sqrt(n))
-    residual = 1.0 if d.weights is None else float(np.mean(1 / d.weights))
+    residual = float(np.mean(multipliers(fit) ** 2))
     return RowMoments(centred.T @ centred / (n - 1), tuple(random), residual)
 
 
@@ -87,7 +80,7 @@ def _moments_of_blocks(fit: Fit) -> RowMoments:
     from . import _core
 
     c = fit.engine.blocks
-    weighted = c.unit != 1.0 or c.core.sum_log_w != 0.0
+    weighted = c.unit != 1.0 or c.core.sum_log_w != 0.0 or fit.model.residual is not None
     if weighted or "Intercept" not in fit.design.names:
         fit.rows_of_data()  # weighted sums do not hold the plain ones, and means need a column of ones
     saved = _core.export_blocks(c.core)
@@ -143,21 +136,21 @@ def group_list(fit: Fit) -> list[str]:
     return list(dict.fromkeys(t.group for t in fit.design.terms))
 
 
-def parts_of(fit: Fit, moments: RowMoments, beta: Array, sigma: Array, factors: list[tuple[Array, ...]]) -> Parts:
-    """Variances at r parameter sets: beta (r, p), sigma (r,), and per set each term's F, Cov(b) = F F'."""
+def parts_of(fit: Fit, moments: RowMoments, beta: Array, residual: Array, factors: list[tuple[Array, ...]]) -> Parts:
+    """Variances at r parameter sets: beta (r, p), residual variance (r,), and per set each term's F, Cov(b) = F F'."""
     names = group_list(fit)
-    groups = np.zeros((len(sigma), len(names)))
+    groups = np.zeros((len(residual), len(names)))
     for i, one in enumerate(factors):
         for term, factor, root in zip(fit.design.terms, one, moments.random, strict=True):
             groups[i, names.index(term.group)] += float(np.sum((root @ factor) ** 2))
     fixed = np.maximum(np.einsum("ri,ij,rj->r", beta, moments.fixed, beta), 0.0)
-    return Parts(fixed, groups, sigma**2 * moments.residual)
+    return Parts(fixed, groups, residual)
 
 
 def estimated(fit: Fit, moments: RowMoments) -> Parts:
     """Variances at the estimates."""
-    beta, sigma = fit.optimum.beta[None, :], np.array([fit.sigma])
-    parts = parts_of(fit, moments, beta, sigma, [tuple(fit.sigma * m for m in fit.optimum.lambdas)])
+    beta, residual = fit.optimum.beta[None, :], np.array([fit.sigma**2 * moments.residual])
+    parts = parts_of(fit, moments, beta, residual, [tuple(fit.sigma * m for m in fit.optimum.lambdas)])
     if np.sqrt(parts.fixed[0]) < 1e-12 * max(float(np.abs(fit.optimum.beta).max(initial=0.0)), fit.sigma):
         return Parts(np.zeros(1), parts.groups, parts.residual)  # an intercept alone: rounding is no variance
     return parts
@@ -168,17 +161,19 @@ def simulated(fit: Fit, moments: RowMoments, n: int, seed: Any, progress: bool |
     from .predict import draw_responses, generator
 
     d, rng = fit.rows_of_data(), generator(seed)
-    free = all(t.structure in ("us", "diag") for t in d.terms)  # what the compiled mass refits know
+    # what the compiled mass refits know
+    free = fit.model.residual is None and all(t.structure in ("us", "diag") for t in d.terms)
     size = max(1, min(n, int(CHUNK // len(d.y))))
     found: list[Parts] = []
     lost = 0
     with _bar(n, progress) as bar:
         for first in range(0, n, size):
             ys = draw_responses(fit, min(size, n - first), [], rng)
-            beta, sigma, factors = _refitted(fit, ys) if free else one_by_one(fit, ys)
-            lost += len(ys) - len(sigma)
-            found.append(parts_of(fit, moments, beta, sigma, factors))
-            bar.add(len(ys))
+            beta, residual, factors = _refitted(fit, moments, ys) if free else one_by_one(fit, ys, bar)
+            lost += len(ys) - len(residual)
+            found.append(parts_of(fit, moments, beta, residual, factors))
+            if free:
+                bar.add(len(ys))
     if lost > 0.5 * n:
         raise DataError(
             f"{lost} of {n} refits to simulated responses did not converge, too many for an interval; use interval=None"
@@ -193,29 +188,34 @@ def simulated(fit: Fit, moments: RowMoments, n: int, seed: Any, progress: bool |
     return Parts(*stack)
 
 
-def _refitted(fit: Fit, ys: Array) -> tuple[Array, Array, list[tuple[Array, ...]]]:
-    """Beta, sigma and factors of the refits that converged, all at once in the core."""
+def _refitted(fit: Fit, moments: RowMoments, ys: Array) -> tuple[Array, Array, list[tuple[Array, ...]]]:
+    """Beta, residual variance and factors of the refits that converged, all at once in the core."""
     from . import refits
 
     raw = refits.refit(fit.engine, fit.design, ys, fit.optimum)
     good = np.asarray(raw["converged"], dtype=bool)
     sigma = raw["sigma"][good]
     factors = [_factors(fit, theta, s) for theta, s in zip(raw["theta"][good], sigma, strict=True)]
-    return raw["beta"][good], sigma, factors
+    return raw["beta"][good], sigma**2 * moments.residual, factors
 
 
-def one_by_one(fit: Fit, ys: Array) -> tuple[Array, Array, list[tuple[Array, ...]]]:
-    """The same by a whole fit for each response, for covariance structures that mass refits do not know."""
-    found = []
+def one_by_one(fit: Fit, ys: Array, bar: Any = None) -> tuple[Array, Array, list[tuple[Array, ...]]]:
+    """The same by a whole fit for each response, for structures that mass refits do not know."""
+    found, residual = [], []
     for y in ys:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MultilevelWarning)  # counted, not told one by one
-            again = fit.model.with_design(replace(fit.design, y=y)).fit(fit.reml, threads=fit.engine.threads)
-        if again.convergence.converged:
-            found.append(again.optimum)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MultilevelWarning)  # counted, not told one by one
+                again = fit.model.with_design(replace(fit.design, y=y)).fit(fit.reml, threads=fit.engine.threads)
+            if again.convergence.converged:
+                residual.append(again.sigma**2 * float(np.mean(multipliers(again) ** 2)))
+                found.append(again.optimum)
+        except MultilevelError:
+            pass  # counted with those that did not converge
+        if bar is not None:
+            bar.add(1)
     beta = np.array([o.beta for o in found]).reshape(len(found), len(fit.optimum.beta))
-    factors = [tuple(o.sigma * m for m in o.lambdas) for o in found]
-    return beta, np.array([o.sigma for o in found]), factors
+    return beta, np.array(residual), [tuple(o.sigma * m for m in o.lambdas) for o in found]
 
 
 def _bar(n: int, progress: bool | None) -> Any:
@@ -246,7 +246,6 @@ def _table(
     fit: Fit, what: str, level: float, interval: str | None, n: int, seed: Any, progress: bool | None
 ) -> dict[str, Array]:
     """Estimate and, with an interval, its percentile limits; `what` names the method of Parts."""
-    plain_residual(fit, "this share of variance")
     moments = row_moments(fit)
     out = {"estimate": getattr(estimated(fit, moments), what)()[0]}
     if interval is not None:

@@ -29,8 +29,10 @@ class CheckVerbs:
         residual), of everything. The random variance is the mean over rows of z' Sigma z, which is right for random
         slopes (Johnson 2014, Methods Ecol. Evol. 5(9), eq. 10; Nakagawa, Johnson & Schielzeth 2017, J. R. Soc.
         Interface 14). The fixed variance is that of X beta over the rows, divisor n - 1; an offset does not count. With
-        weights the residual variance is sigma**2 times the mean of 1 / weight, that of an average row, so that the unit
-        of the weights does not matter. A variance of zero is a value like any other: singular fits have their numbers.
+        weights or variance functions the residual variance is sigma**2 times the mean over rows of the squared sd
+        multiplier (1 / weight), that of an average row, so that the unit of the weights does not matter. A serial
+        correlation of the residuals leaves it as it is. With a known covariance K between levels each row counts with
+        the diagonal of K. A variance of zero is a value like any other: singular fits have their numbers.
 
         Parameters
         ----------
@@ -40,7 +42,8 @@ class CheckVerbs:
             Coverage of the interval.
         interval : {"bootstrap", None}
             Percentile limits of a parametric bootstrap (refits to n responses drawn from the fitted model), which stay
-            between 0 and 1 and may begin at 0. None leaves the interval out, which is quick.
+            between 0 and 1 and may begin at 0. None leaves the interval out, which is quick; with structures of terms or
+            residuals every refit is a search of its own, and a thousand take minutes.
         n : int
             Number of simulated responses, at least 20.
         seed : int or Generator
@@ -56,9 +59,9 @@ class CheckVerbs:
         Raises
         ------
         OptionError
-            Without random effects, or with a residual structure.
+            Without random effects.
         DataError
-            For an interval of a fit saved without its rows.
+            For an interval of a fit saved without its rows; with weights or a residual structure for the estimate too.
         """
         from .variance_shares import icc
 
@@ -91,14 +94,15 @@ class CheckVerbs:
         group: str | None = None,
         *,
         refit: bool = False,
-        variances: bool = True,
+        variances: bool | None = None,
         progress: bool | None = None,
     ) -> Any:
         """What changes when a row, or all rows of a group, are left out; without refitting.
 
         Rows: exact deletion with the variance parameters (theta) held, by updating formulas. Groups: the same for the
         coefficients, and the variance parameters without the group by one Newton step from the fitted ones. The column
-        ``method`` says so.
+        ``method`` says so. Parameters of a residual structure are held too. Residuals are normalized ones then; rows of a
+        series (serial correlation) can only be left out in groups that hold whole series.
 
         Parameters
         ----------
@@ -106,9 +110,10 @@ class CheckVerbs:
             Grouping factor of the model whose levels are left out one by one; default single rows.
         refit : bool
             With `group`: really refit without each level, everything estimated anew. The truth, and slow.
-        variances : bool
-            With `group`: also take the Newton step of the variance parameters, which is most of the work. Covariance
-            structures other than unstructured and diagonal go without it.
+        variances : bool, optional
+            With `group`: also take the Newton step of the variance parameters, which is most of the work. By default it
+            is left out where it would take more than a few minutes, which ``method`` then says; True takes it anyway.
+            Structures of residuals, and of terms other than unstructured and diagonal, go without it.
         progress : bool, optional
             Show a bar; by default after two seconds in a terminal.
 
@@ -125,7 +130,7 @@ class CheckVerbs:
         Raises
         ------
         OptionError
-            For a group that the model does not have, or a residual structure.
+            For a group that the model does not have, or rows or groups that a serial correlation ties to others.
         DataError
             For a fit saved without its rows.
         """
@@ -138,8 +143,9 @@ class CheckVerbs:
 
         Convergence, singularity, shape and outliers of the residuals, their spread over fitted values and groups,
         linearity in each numeric predictor, autocorrelation in row order, shape and outliers of the random effects,
-        influence, collinearity, number of groups, missing rows and weights. `multilevel.checks` says how each verdict is
-        reached.
+        influence, collinearity, number of groups, missing rows and weights. With a structure of the residuals the
+        normalized residuals are judged, in the order of its times, and the sentences say so. `multilevel.checks` says how
+        each verdict is reached.
 
         Returns
         -------
@@ -162,7 +168,8 @@ class CheckVerbs:
         -------
         Singularity
             Prints as text; true if the fit is singular; ``.frame()`` has a row per simpler model: step, formula,
-            criterion, change (in -2 log-likelihood), aic_change, singular.
+            options (to be given beside the formula, as the fit has them), what, criterion, change (in -2
+            log-likelihood), aic_change, singular.
         """
         from .singularity import singularity
 
@@ -172,7 +179,8 @@ class CheckVerbs:
         """Update the group effects with new rows, without refitting.
 
         The parameters (fixed effects, variances) stay as fitted; the effects of known groups are those given the old and
-        the new rows together, and groups that were not fitted get effects of their own.
+        the new rows together, and groups that were not fitted get effects of their own. New rows have the residual
+        variance that variance functions give them.
 
         Parameters
         ----------
@@ -190,6 +198,8 @@ class CheckVerbs:
         ------
         DataError
             Where a value is missing in the new rows, or a group is.
+        OptionError
+            Where residuals are correlated or their variance depends on fitted values, or levels have a known covariance.
         """
         from .condition import condition
 

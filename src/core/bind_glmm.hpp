@@ -1,0 +1,141 @@
+// Bindings of the generalised engine.
+#pragma once
+#include "convert.hpp"
+#include "glmm.hpp"
+
+// Rows of a generalised model with the arrays they live in.
+struct GlmmState {
+    std::vector<Codes> codes;
+    std::vector<std::optional<Array>> z;
+    Array x, y;
+    std::optional<Array> trials, weights, offset;
+    std::unique_ptr<Laplace> laplace;
+
+    GlmmState(std::vector<Codes> codes_, std::vector<std::optional<Array>> z_, std::vector<int> levels, Array x_, Array y_,
+              std::optional<Array> trials_, std::optional<Array> weights_, std::optional<Array> offset_,
+              std::tuple<int, int, int, double> family, int threads)
+        : codes(std::move(codes_)), z(std::move(z_)), x(std::move(x_)), y(std::move(y_)), trials(std::move(trials_)),
+          weights(std::move(weights_)), offset(std::move(offset_)) {
+        const Rows r = read_rows(codes, z, levels, x, weights);
+        for (const auto* a : {&y}) check(*a, r.n);
+        for (const auto* a : {&trials, &weights, &offset})
+            if (*a) check(**a, r.n);
+        const auto [kind, link, zero, fixed] = family;
+        const ResponseRows rows{y.data(), trials ? trials->data() : nullptr, weights ? weights->data() : nullptr,
+                                offset ? offset->data() : nullptr, x.data(), r.n, r.p};
+        laplace = std::make_unique<Laplace>(r.factors, rows, Family{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed}, threads);
+    }
+    static void check(const Array& a, i64 n) {
+        if (a.ndim() != 1 || static_cast<i64>(a.shape(0)) != n) throw std::invalid_argument("a column must be (n,)");
+    }
+    // F with its derivatives by beta, Lambda and the rows' parameters (the latter without gradient: empty)
+    nb::tuple evaluate(const Array& beta, const std::vector<Array>& lambdas, const std::vector<Array>& params, bool want) {
+        Laplace& s = *laplace;
+        const auto lam = read_lambdas(s.plan, lambdas);
+        if (beta.size() != static_cast<std::size_t>(s.rows.p)) throw std::invalid_argument("beta must be (p,)");
+        if (params.size() != static_cast<std::size_t>(s.family.parameters())) throw std::invalid_argument("parameters are missing");
+        std::vector<vec> rows;
+        for (const Array& a : params) {
+            check(a, s.rows.n);
+            rows.emplace_back(a.data(), a.data() + a.size());
+        }
+        const vec b(beta.data(), beta.data() + beta.size());
+        double f;
+        vec by_beta;
+        std::vector<vec> by_lambda, by_params;
+        {
+            nb::gil_scoped_release free;
+            f = s.value(b, lam, rows);
+            if (want && std::isfinite(f)) s.gradient(by_beta, by_lambda, by_params);
+        }
+        if (!want || !std::isfinite(f)) return nb::make_tuple(f, nb::none(), nb::none(), nb::none());
+        nb::list p;
+        for (vec& v : by_params) p.append(array(std::move(v), {std::size_t(s.rows.n)}));
+        const std::size_t size = by_beta.size();
+        return nb::make_tuple(f, array(std::move(by_beta), {size}), write_squares(s.plan, by_lambda), p);
+    }
+};
+
+// Search from a start over covariances and plain coordinates (beta, then m coefficients of the rows' parameters).
+inline nb::dict fit_glmm(GlmmState& state, const std::vector<Array>& start, const Array& plain,
+                         const std::vector<std::optional<Array>>& designs,
+                         const std::vector<std::pair<int, std::vector<int>>>& components, int max_evaluations) {
+    Laplace& s = *state.laplace;
+    std::vector<vec> at = read_lambdas(s.plan, start);
+    const auto comps = read_components(s.blocks, components);
+    const int m = static_cast<int>(plain.size()) - s.rows.p;
+    if (m < 0 || designs.size() != static_cast<std::size_t>(s.family.parameters()))
+        throw std::invalid_argument("the start or the designs of the rows' parameters do not fit the family");
+    std::vector<const double*> pointers;
+    for (const auto& d : designs) {
+        if (d && d->size() != static_cast<std::size_t>(s.rows.n * m)) throw std::invalid_argument("a design must be (n, m)");
+        pointers.push_back(d ? d->data() : nullptr);
+    }
+    at.emplace_back(plain.data(), plain.data() + plain.size());
+    GlmmEvaluator ev(s, pointers, m);
+    FitResult r;
+    const Response none;
+    {
+        nb::gil_scoped_release free;
+        TrustRegion<GlmmEvaluator> search(ev, none, comps, max_evaluations);
+        r = search.run(at, 0);
+    }
+    nb::dict d;
+    vec last = r.lambda.back();
+    const std::size_t size = last.size();
+    d["plain"] = array(std::move(last), {size});
+    r.lambda.pop_back();
+    d["lambdas"] = write_squares(s.plan, r.lambda);
+    d["deviance"] = r.deviance;
+    d["decrement"] = r.decrement;
+    d["gradient_norm"] = r.gradient_norm;
+    d["null_slopes"] = r.null_slopes;
+    d["rank"] = r.rank;
+    d["evaluations"] = r.evaluations;
+    d["iterations"] = r.iterations;
+    d["status"] = r.status;
+    d["min_curvature"] = r.min_curvature;
+    d["trace"] = r.trace;
+    return d;
+}
+
+// Full log density per row with its derivatives: by eta (n, 4), and by each further parameter (n, 3) each.
+inline nb::tuple log_densities(std::tuple<int, int, int, double> family, const Array& y, const std::optional<Array>& trials,
+                               const Array& eta, const Array& first, const Array& second) {
+    const auto [kind, link, zero, fixed] = family;
+    const Family f{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed};
+    const std::size_t n = y.size();
+    if (eta.size() != n || first.size() != n || second.size() != n || (trials && trials->size() != n))
+        throw std::invalid_argument("every column must be (n,)");
+    vec by_eta(4 * n), by_first(3 * n), by_second(3 * n);
+    for (std::size_t i = 0; i < n; ++i) {
+        const double t = trials ? trials->data()[i] : 1.0;
+        using J = Jet<2>;
+        const J r = log_density(f, y.data()[i], t, J::eta(eta.data()[i]), J::parameter(first.data()[i], 0), J::parameter(second.data()[i], 1));
+        for (int k = 0; k < 4; ++k) by_eta[4 * i + k] = r.d[k];
+        by_eta[4 * i] += row_constant(f, y.data()[i], t);
+        for (int k = 0; k < 3; ++k) {
+            by_first[3 * i + k] = r.a[0][k];
+            by_second[3 * i + k] = r.a[1][k];
+        }
+    }
+    return nb::make_tuple(array(std::move(by_eta), {n, 4}), array(std::move(by_first), {n, 3}), array(std::move(by_second), {n, 3}));
+}
+
+inline void bind_glmm(nb::module_& m) {
+    m.def("log_densities", &log_densities, nb::arg("family"), nb::arg("y"), nb::arg("trials").none(), nb::arg("eta"),
+          nb::arg("first"), nb::arg("second"));
+    nb::class_<GlmmState>(m, "GlmmState")
+        .def(nb::init<std::vector<Codes>, std::vector<std::optional<Array>>, std::vector<int>, Array, Array, std::optional<Array>,
+                      std::optional<Array>, std::optional<Array>, std::tuple<int, int, int, double>, int>(),
+             nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("trials").none(),
+             nb::arg("weights").none(), nb::arg("offset").none(), nb::arg("family"), nb::arg("threads"))
+        .def("evaluate", &GlmmState::evaluate)
+        .def("fit", &fit_glmm)
+        .def_prop_ro("steps", [](const GlmmState& s) { return s.laplace->steps; })
+        .def_prop_rw("u", [](const GlmmState& s) { vec v = s.laplace->u; const std::size_t n = v.size(); return array(std::move(v), {n}); },
+                     [](GlmmState& s, const Array& a) {
+                         if (a.size() != s.laplace->u.size()) throw std::invalid_argument("u must be (q,)");
+                         s.laplace->u.assign(a.data(), a.data() + a.size());
+                     });
+}

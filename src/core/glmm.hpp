@@ -1,0 +1,187 @@
+// The deviance of a generalised model as the search sees it: covariance factors, then one column of other coordinates
+// (fixed effects; dispersion, zero inflation or thresholds).
+#pragma once
+#include "laplace.hpp"
+#include "problem.hpp"
+
+namespace multilevel {
+
+class GlmmEvaluator {
+  public:
+    // designs[k] is (n, m) row-major or null: the rows' k-th further parameter is designs[k] @ coefficients
+    GlmmEvaluator(Laplace& laplace, std::vector<const double*> designs, int m)
+        : laplace(laplace), fac(laplace.fac), designs(std::move(designs)), m(m) {}
+
+    Laplace& laplace;
+    Factor& fac;
+    std::vector<const double*> designs;
+    int m;
+    double value = 0, df = 0;
+    int evaluations = 0;
+
+    double deviance(const std::vector<vec>& lambda, const Response&, bool want_gradient) {
+        ++evaluations;
+        at_ = lambda;
+        const int p = laplace.rows.p;
+        const vec& plain = lambda.back();
+        const vec beta(plain.begin(), plain.begin() + p);
+        const vec keep = laplace.u;
+        value = 2 * laplace.value(beta, {lambda.begin(), lambda.end() - 1}, row_parameters(plain));
+        if (!std::isfinite(value)) {
+            laplace.u = keep;
+            return value = std::numeric_limits<double>::infinity();
+        }
+        if (want_gradient) compute_gradient();
+        return value;
+    }
+    const std::vector<vec>& gradient() const { return gradient_; }
+    double noise(const Response&) const { return 1e-13 * (1 + std::fabs(value)); }
+
+    // Hessian along `dirs` without the curvature of Sigma = Lambda Lambda': the working linear model's average
+    // information for covariances, its information for fixed effects, differences of the gradient for the rest
+    vec average_information(const std::vector<Direction>& dirs) {
+        const int r = static_cast<int>(dirs.size()), p = laplace.rows.p, factors = fac.plan.factors;
+        const vec gram = working_gram(dirs);
+        vec h(r * r, 0.0);
+        std::vector<int> theta, beta, others;
+        for (int i = 0; i < r; ++i) {
+            if (dirs[i].factor < factors) theta.push_back(i);
+            else (coordinate(dirs[i]) < p ? beta : others).push_back(i);
+        }
+        for (int i : theta)
+            for (int j : theta) h[i + j * r] = gram[i + j * r];
+        for (int i : beta) {
+            for (int j : beta) h[i + j * r] = 2 * gram[i + j * r];
+            for (int j : theta) h[i + j * r] = h[j + i * r] = 2 * gram[i + j * r];
+        }
+        add_projection(theta, beta, gram, r, h);
+        if (!others.empty()) difference_columns(dirs, others, h);
+        return h;
+    }
+
+  private:
+    std::vector<vec> at_, gradient_;
+
+    static int coordinate(const Direction& d) {
+        return static_cast<int>(std::find_if(d.left.begin(), d.left.end(), [](double v) { return v != 0; }) - d.left.begin());
+    }
+    std::vector<vec> row_parameters(const vec& plain) const {
+        std::vector<vec> out;
+        for (const double* design : designs) {
+            out.emplace_back(laplace.rows.n, 0.0);
+            for (i64 i = 0; design && i < laplace.rows.n; ++i)
+                for (int j = 0; j < m; ++j) out.back()[i] += design[i * m + j] * plain[laplace.rows.p + j];
+        }
+        return out;
+    }
+    void compute_gradient() {
+        vec by_beta;
+        std::vector<vec> by_rows;
+        laplace.gradient(by_beta, gradient_, by_rows);
+        for (vec& g : gradient_)
+            for (double& v : g) v *= 2;
+        for (double& v : by_beta) v *= 2;
+        by_beta.resize(laplace.rows.p + m, 0.0);
+        for (std::size_t k = 0; k < designs.size(); ++k)
+            for (i64 i = 0; designs[k] && i < laplace.rows.n; ++i)
+                for (int j = 0; j < m; ++j) by_beta[laplace.rows.p + j] += 2 * designs[k][i * m + j] * by_rows[k][i];
+        gradient_.push_back(std::move(by_beta));
+    }
+    // [t x]'V^{-1}[t x] with t = V_i V^{-1}r for covariance directions and x for fixed effects, at the working weights
+    vec working_gram(const std::vector<Direction>& dirs) {
+        const Plan& plan = fac.plan;
+        const int r = static_cast<int>(dirs.size()), p = laplace.rows.p;
+        const i64 n = laplace.rows.n;
+        vec zs, columns(n * r, 0.0), one(n);
+        laplace.refill.products(laplace.d.l1, zs, laplace.threads);
+        for (int i = 0; i < r; ++i) {
+            std::fill(one.begin(), one.end(), 0.0);
+            if (dirs[i].factor < plan.factors) {
+                laplace.refill.spread(moved_modes(dirs[i], zs), one, {0, static_cast<std::size_t>(n)});
+            } else if (coordinate(dirs[i]) < p) {
+                const int j = coordinate(dirs[i]);
+                for (i64 row = 0; row < n; ++row) one[row] = laplace.rows.x[row * p + j];
+            }
+            for (i64 row = 0; row < n; ++row) columns[row * r + i] = one[row];
+        }
+        vec gram(r * r, 0.0), half(plan.q * r);
+        for (i64 row = 0; row < n; ++row)
+            for (int i = 0; i < r; ++i)
+                for (int j = 0; j < r; ++j) gram[i + j * r] += laplace.w[row] * columns[row * r + i] * columns[row * r + j];
+        for (int i = 0; i < r; ++i) {
+            vec product;
+            for (i64 row = 0; row < n; ++row) one[row] = laplace.w[row] * columns[row * r + i];
+            laplace.refill.products(one, product, laplace.threads);
+            for (i64 e = 0; e < plan.q; ++e) half[e * r + i] = product[e];
+        }
+        apply_lambda(fac, half.data(), r, true);
+        forward_solve(fac, half.data(), r);
+        for (i64 e = 0; e < plan.q; ++e)
+            for (int i = 0; i < r; ++i)
+                for (int j = 0; j < r; ++j) gram[i + j * r] -= half[e * r + i] * half[e * r + j];
+        return gram;
+    }
+    // D u_j + Lambda D'(Z's)_j per level
+    vec moved_modes(const Direction& d, const vec& zs) const {
+        const Plan& plan = fac.plan;
+        const int k = plan.k[d.factor];
+        const double* lam = fac.lambda[d.factor].data();
+        vec out(plan.q, 0.0), lr(k, 0.0);
+        for (int c = 0; c < k; ++c)
+            for (int e = 0; e < k; ++e) lr[c] += lam[c * k + e] * d.right[e];
+        for (i64 j = 0; j < plan.levels[d.factor]; ++j) {
+            const i64 at = plan.offset[d.factor] + j * k;
+            double vu = 0, uz = 0;
+            for (int c = 0; c < k; ++c) {
+                vu += d.right[c] * laplace.u[at + c];
+                uz += d.left[c] * zs[at + c];
+            }
+            for (int c = 0; c < k; ++c) out[at + c] = d.left[c] * vu + lr[c] * uz;
+        }
+        return out;
+    }
+    // with fixed effects as coordinates of their own, the covariances' block is that of average information plus what
+    // eliminating them takes away again
+    static void add_projection(const std::vector<int>& theta, const std::vector<int>& beta, const vec& gram, int r, vec& h) {
+        const int b = static_cast<int>(beta.size());
+        if (!b || theta.empty()) return;
+        vec xx(b * b);
+        for (int i = 0; i < b; ++i)
+            for (int j = 0; j < b; ++j) xx[i + j * b] = gram[beta[i] + beta[j] * r];
+        const vec values = eigen(b, xx);
+        for (int i : theta)
+            for (int j : theta)
+                for (int a = 0; a < b; ++a) {
+                    if (!(values[a] > 1e-12 * values[b - 1])) continue;
+                    double left = 0, right = 0;
+                    for (int e = 0; e < b; ++e) {
+                        left += gram[i + beta[e] * r] * xx[e + a * b];
+                        right += gram[j + beta[e] * r] * xx[e + a * b];
+                    }
+                    h[i + j * r] += left * right / values[a];
+                }
+    }
+    void difference_columns(const std::vector<Direction>& dirs, const std::vector<int>& others, vec& h) {
+        const int r = static_cast<int>(dirs.size());
+        const std::vector<vec> here = at_, base = gradient_;
+        const Response none;
+        const double step = 1e-5;
+        for (int i : others) {
+            std::vector<vec> moved = here;
+            moved.back()[coordinate(dirs[i])] += step;
+            if (!std::isfinite(deviance(moved, none, true))) continue;
+            for (int j = 0; j < r; ++j) {
+                double change = 0;
+                const Direction& d = dirs[j];
+                const std::size_t k = d.right.size();
+                for (std::size_t a = 0; a < d.left.size(); ++a)
+                    for (std::size_t c = 0; c < k; ++c)
+                        change += d.left[a] * d.right[c] * (gradient_[d.factor][a * k + c] - base[d.factor][a * k + c]);
+                h[i + j * r] = h[j + i * r] = change / step;
+            }
+        }
+        deviance(here, none, true);
+    }
+};
+
+}  // namespace multilevel

@@ -1,0 +1,370 @@
+// Laplace approximation of a generalised model's likelihood, with its exact gradient.
+//
+// With u spherical, eta = offset + X beta + Z Lambda u and H = Lambda'Z'WZ Lambda + I at the mode of the penalised
+// log density, F = -sum log p(y|eta) + u'u/2 + log|H|/2 approximates -log-likelihood. W holds minus the second
+// derivatives of log p (observed, not expected), so that H is the Hessian whose determinant Laplace's method asks for.
+#pragma once
+#include "family.hpp"
+#include "gradient.hpp"
+#include "solve.hpp"
+
+namespace multilevel {
+
+// What a generalised model has per row beside Z: all (n); x (n, p) row-major.
+struct ResponseRows {
+    const double *y, *trials, *weights, *offset, *x;
+    i64 n;
+    int p;
+};
+
+// Derivatives of one row's weighted log density.
+struct RowDerivatives {
+    vec l, l1, l2, l3;                 // by eta
+    std::vector<vec> a0, a1, a2;       // per further parameter: of the value and of its first two derivatives by eta
+    void resize(i64 n, int parameters) {
+        for (vec* v : {&l, &l1, &l2, &l3}) v->resize(n);
+        for (auto* list : {&a0, &a1, &a2}) {
+            list->resize(parameters);
+            for (vec& v : *list) v.resize(n);
+        }
+    }
+};
+
+// the two commonest densities by hand: one exponential a row
+inline bool canonical(const Family& f) {
+    return f.zero == ZeroKind::none && ((f.kind == FamilyKind::binomial && f.link == LinkKind::logit) ||
+                                        (f.kind == FamilyKind::poisson && f.link == LinkKind::log));
+}
+inline void canonical_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, RowDerivatives& out, Range range) {
+    const bool counts = f.kind == FamilyKind::poisson;
+    for (std::size_t i = range.begin; i < range.end; ++i) {
+        const double w = rows.weights ? rows.weights[i] : 1.0, t = w * (rows.trials ? rows.trials[i] : 1.0), y = w * rows.y[i];
+        if (counts) {
+            const double mu = w * std::exp(eta[i]);
+            out.l[i] = y * eta[i] - mu;
+            out.l1[i] = y - mu;
+            out.l2[i] = out.l3[i] = -mu;
+            continue;
+        }
+        const double e = std::exp(-std::fabs(eta[i])), large = 1 / (1 + e), small = e * large;
+        const double p = eta[i] >= 0 ? large : small, q = eta[i] >= 0 ? small : large;
+        out.l[i] = y * eta[i] - t * (std::fmax(eta[i], 0.0) + std::log1p(e));
+        out.l1[i] = y - t * p;
+        out.l2[i] = -t * p * q;
+        out.l3[i] = -t * p * q * (q - p);
+    }
+}
+
+template <int A>
+inline void row_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, const std::vector<vec>& params,
+                            RowDerivatives& out, Range range) {
+    using J = Jet<A>;
+    for (std::size_t i = range.begin; i < range.end; ++i) {
+        const J first = A > 0 ? J::parameter(params[0][i], 0) : J(0.0);
+        const J second = A > 1 ? J::parameter(params[1][i], 1) : J(0.0);
+        const double w = rows.weights ? rows.weights[i] : 1.0;
+        const J r = w * log_density(f, rows.y[i], rows.trials ? rows.trials[i] : 1.0, J::eta(eta[i]), first, second);
+        out.l[i] = r.d[0];
+        out.l1[i] = r.d[1];
+        out.l2[i] = r.d[2];
+        out.l3[i] = r.d[3];
+        for (int k = 0; k < A; ++k) {
+            out.a0[k][i] = r.a[k][0];
+            out.a1[k][i] = r.a[k][1];
+            out.a2[k][i] = r.a[k][2];
+        }
+    }
+}
+
+// Z'WZ again and again on one pattern, for weights that change.
+class Refill {
+  public:
+    Refill(Blocks& b, Plan& plan, std::vector<FactorRows> rows) : b_(b), plan_(plan), rows_(std::move(rows)) {
+        for (const FactorRows& f : rows_) order_.push_back(order_rows(f, b.n));
+        for (int f = 0; f < b.factors(); ++f) {
+            position_.emplace_back();
+            for (std::size_t h = 0; h < b.pairs[f].size(); ++h) {
+                const PairBlocks& pb = b.pairs[f][h];
+                std::vector<i32> at(b.n);
+                for (i64 i = 0; i < b.n; ++i) {
+                    const i32 level = rows_[f].codes[i];
+                    const auto first = pb.idx.begin() + pb.ptr[level], last = pb.idx.begin() + pb.ptr[level + 1];
+                    at[i] = static_cast<i32>(std::lower_bound(first, last, rows_[f + 1 + h].codes[i]) - pb.idx.begin());
+                }
+                position_.back().push_back(std::move(at));
+            }
+        }
+    }
+    // blocks of Z'WZ for weights w (n)
+    void weights(const vec& w, int threads) {
+        for (int f = 0; f < b_.factors(); ++f) {
+            const auto parts = level_ranges(order_[f].start, b_.n > 20000 ? 16 : 1);
+            parallel_for(parts.size(), threads, [&](std::size_t t) { fill_levels(f, parts[t], w); });
+        }
+        for (int f = 0; f < plan_.sparse_factors; ++f)
+            for (i64 v = plan_.node_offset[f]; v < plan_.node_offset[f + 1]; ++v) fill_node(plan_, b_, f, v);
+    }
+    // out (q): Z'r, factor by factor
+    void products(const vec& r, vec& out, int threads) const {
+        out.assign(plan_.q, 0.0);
+        for (int f = 0; f < b_.factors(); ++f) {
+            const int k = rows_[f].k;
+            const auto parts = level_ranges(order_[f].start, b_.n > 20000 ? 16 : 1);
+            parallel_for(parts.size(), threads, [&](std::size_t t) {
+                for (std::size_t j = parts[t].begin; j < parts[t].end; ++j) {
+                    double* target = out.data() + plan_.offset[f] + static_cast<i64>(j) * k;
+                    for (i64 e = order_[f].start[j]; e < order_[f].start[j + 1]; ++e) {
+                        const i64 i = order_[f].perm[e];
+                        for (int c = 0; c < k; ++c) target[c] += (rows_[f].z ? rows_[f].z[i * k + c] : 1.0) * r[i];
+                    }
+                }
+            });
+        }
+    }
+    // out (n) += Z b
+    void spread(const vec& b, vec& out, Range range) const {
+        for (int f = 0; f < b_.factors(); ++f) {
+            const int k = rows_[f].k;
+            const double* effects = b.data() + plan_.offset[f];
+            for (std::size_t i = range.begin; i < range.end; ++i) {
+                const double* mine = effects + static_cast<i64>(rows_[f].codes[i]) * k;
+                if (!rows_[f].z) out[i] += mine[0];
+                else
+                    for (int c = 0; c < k; ++c) out[i] += rows_[f].z[i * k + c] * mine[c];
+            }
+        }
+    }
+    const std::vector<FactorRows>& rows() const { return rows_; }
+
+  private:
+    void fill_levels(int f, Range levels, const vec& w) {
+        const int k = rows_[f].k;
+        const double one = 1.0;
+        for (std::size_t j = levels.begin; j < levels.end; ++j) {
+            double* d = b_.diag[f].data() + j * k * k;
+            std::fill(d, d + k * k, 0.0);
+            for (std::size_t h = 0; h < b_.pairs[f].size(); ++h) {
+                PairBlocks& pb = b_.pairs[f][h];
+                const i64 size = static_cast<i64>(k) * rows_[f + 1 + h].k;
+                std::fill(pb.val.begin() + pb.ptr[j] * size, pb.val.begin() + pb.ptr[j + 1] * size, 0.0);
+            }
+            for (i64 e = order_[f].start[j]; e < order_[f].start[j + 1]; ++e) {
+                const i64 i = order_[f].perm[e];
+                const double* z = rows_[f].z ? rows_[f].z + i * k : &one;
+                for (int a = 0; a < k; ++a)
+                    for (int c = 0; c < k; ++c) d[a * k + c] += w[i] * z[a] * z[c];
+                for (std::size_t h = 0; h < b_.pairs[f].size(); ++h) {
+                    const FactorRows& g = rows_[f + 1 + h];
+                    double* block = b_.pairs[f][h].val.data() + static_cast<i64>(position_[f][h][i]) * g.k * k;
+                    for (int a = 0; a < g.k; ++a) {
+                        const double wz = w[i] * (g.z ? g.z[i * g.k + a] : 1.0);
+                        for (int c = 0; c < k; ++c) block[a * k + c] += wz * z[c];
+                    }
+                }
+            }
+        }
+    }
+    Blocks& b_;
+    Plan& plan_;
+    std::vector<FactorRows> rows_;
+    std::vector<RowOrder> order_;
+    std::vector<std::vector<std::vector<i32>>> position_;
+};
+
+class Laplace {
+  public:
+    Laplace(const std::vector<FactorRows>& factors, ResponseRows rows, Family family, int threads)
+        : rows(rows), family(family), threads(threads), blocks(pattern(factors, rows.n)), plan(make_plan(blocks)),
+          refill(blocks, plan, factors), fac(blocks, plan), inv(fac) {
+        d.resize(rows.n, family.parameters());
+        u.assign(plan.q, 0.0);
+        eta.resize(rows.n);
+        w.resize(rows.n);
+        for (i64 i = 0; i < rows.n; ++i)
+            constant_ += (rows.weights ? rows.weights[i] : 1.0) * row_constant(family, rows.y[i], rows.trials ? rows.trials[i] : 1.0);
+    }
+    Laplace(const Laplace&) = delete;
+
+    ResponseRows rows;
+    Family family;
+    int threads;
+    Blocks blocks;
+    Plan plan;
+    Refill refill;
+    Factor fac;
+    Inverse inv;
+    RowDerivatives d;
+    vec u, eta, w;
+    Response response;
+    int steps = 0;         // Newton steps of the last mode search
+    double penalised = 0;  // -2 sum log p + u'u at u
+
+    // F at beta, Lambda and the rows' further parameters; infinite if there is no mode to be found. `u` is the start.
+    double value(const vec& beta, const std::vector<vec>& lambda, const std::vector<vec>& params) {
+        set(beta, lambda, params);
+        if (!find_mode()) return std::numeric_limits<double>::infinity();
+        return 0.5 * (penalised + fac.log_det_u);
+    }
+
+    // derivatives of F at the last value: by beta (p), by each Lambda (k x k), by each row's further parameters (n)
+    void gradient(vec& by_beta, std::vector<vec>& by_lambda, std::vector<vec>& by_params) {
+        const i64 n = rows.n;
+        inv.compute({1.0, 0.0, 0.0}, true, threads);
+        vec c(n), e(n), a(plan.q), za(n, 0.0), h(n);
+        leverages(h);
+        for (i64 i = 0; i < n; ++i) c[i] = -0.5 * h[i] * d.l3[i];
+        refill.products(c, a, threads);
+        apply_lambda(fac, a.data(), 1, true);
+        solve_mode(a);
+        vec la = a;
+        apply_lambda(fac, la.data(), 1, false);
+        refill.spread(la, za, {0, static_cast<std::size_t>(n)});
+        for (i64 i = 0; i < n; ++i) e[i] = -d.l1[i] + c[i] - w[i] * za[i];
+        by_beta.assign(rows.p, 0.0);
+        for (i64 i = 0; i < n; ++i)
+            for (int j = 0; j < rows.p; ++j) by_beta[j] += rows.x[i * rows.p + j] * e[i];
+        vec ze, zs;
+        refill.products(e, ze, threads);
+        refill.products(d.l1, zs, threads);
+        by_lambda.clear();
+        for (int f = 0; f < plan.factors; ++f) {
+            const int k = plan.k[f];
+            vec g(k * k);
+            for (int x = 0; x < k * k; ++x) g[x] = 0.5 * inv.gradient[f][x];
+            for (i64 j = 0; j < plan.levels[f]; ++j) {
+                const i64 at = plan.offset[f] + j * k;
+                for (int x = 0; x < k; ++x)
+                    for (int y = 0; y < k; ++y) g[x * k + y] += ze[at + x] * u[at + y] + zs[at + x] * a[at + y];
+            }
+            by_lambda.push_back(std::move(g));
+        }
+        by_params.assign(family.parameters(), vec(n));
+        for (int k = 0; k < family.parameters(); ++k)
+            for (i64 i = 0; i < n; ++i)
+                by_params[k][i] = -d.a0[k][i] - 0.5 * h[i] * d.a2[k][i] + za[i] * d.a1[k][i];
+    }
+
+  private:
+    double constant_ = 0;  // of all densities
+    vec fixed_, zu_, step_;
+    std::vector<vec> lambda_, params_;
+
+    static Blocks pattern(const std::vector<FactorRows>& factors, i64 n) {
+        const vec none(1, 0.0), zero(n, 0.0);
+        return build_blocks(n, 0, factors, none.data(), zero.data(), nullptr, 1);
+    }
+    void set(const vec& beta, const std::vector<vec>& lambda, const std::vector<vec>& params) {
+        lambda_ = lambda;
+        params_ = params;
+        fac.lambda = lambda;
+        fixed_.assign(rows.n, 0.0);
+        for (i64 i = 0; i < rows.n; ++i) {
+            double s = rows.offset ? rows.offset[i] : 0.0;
+            for (int j = 0; j < rows.p; ++j) s += rows.x[i * rows.p + j] * beta[j];
+            fixed_[i] = s;
+        }
+    }
+    // eta, derivatives and the penalised deviance at u
+    double at(const vec& u_now) {
+        vec b = u_now;
+        apply_lambda(fac, b.data(), 1, false);
+        zu_.assign(rows.n, 0.0);
+        const auto parts = ranges(rows.n, rows.n > 5000 ? 64 : 1);
+        vec sums(parts.size(), 0.0);
+        parallel_for(parts.size(), threads, [&](std::size_t t) {
+            refill.spread(b, zu_, parts[t]);
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) eta[i] = fixed_[i] + zu_[i];
+            if (canonical(family)) canonical_derivatives(family, rows, eta, d, parts[t]);
+            else switch (family.parameters()) {
+                case 0: row_derivatives<0>(family, rows, eta, params_, d, parts[t]); break;
+                case 1: row_derivatives<1>(family, rows, eta, params_, d, parts[t]); break;
+                default: row_derivatives<2>(family, rows, eta, params_, d, parts[t]);
+            }
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) sums[t] += d.l[i];
+        });
+        double total = constant_, square = 0;
+        for (double s : sums) total += s;
+        for (double v : u_now) square += v * v;
+        return -2 * total + square;
+    }
+    bool factorise(bool curved) {
+        for (i64 i = 0; i < rows.n; ++i) {
+            w[i] = -d.l2[i];
+            if (!curved && !(w[i] > 1e-10)) w[i] = 1e-10;  // away from the mode the Hessian need not be positive definite
+            if (!std::isfinite(w[i])) return false;
+        }
+        refill.weights(w, threads);
+        response.zy.resize(plan.factors);
+        for (int f = 0; f < plan.factors; ++f) response.zy[f].assign(static_cast<std::size_t>(plan.levels[f]) * plan.k[f], 0.0);
+        response.yy = 1;
+        return fac.evaluate(lambda_, response, threads) == Status::ok;
+    }
+    // x <- H^{-1} x
+    void solve_mode(vec& x) {
+        forward_solve(fac, x.data(), 1);
+        backward_solve(fac, x.data(), 1);
+    }
+    bool find_mode() {
+        penalised = at(u);
+        if (!std::isfinite(penalised)) {
+            std::fill(u.begin(), u.end(), 0.0);
+            penalised = at(u);
+        }
+        if (!std::isfinite(penalised)) return false;
+        vec trial(u.size());
+        for (steps = 1; steps < 200; ++steps) {
+            if (!factorise(true) && !factorise(false)) return false;
+            vec g;
+            refill.products(d.l1, g, threads);
+            apply_lambda(fac, g.data(), 1, true);
+            for (std::size_t i = 0; i < u.size(); ++i) g[i] -= u[i];
+            step_ = g;
+            solve_mode(step_);
+            double decrement = 0;
+            for (std::size_t i = 0; i < u.size(); ++i) decrement += step_[i] * g[i];
+            if (!(decrement < 1e300)) return false;
+            double t = 1, found = 0;
+            bool better = false;
+            for (int half = 0; half < 40; ++half, t *= 0.5) {
+                for (std::size_t i = 0; i < u.size(); ++i) trial[i] = u[i] + t * step_[i];
+                found = at(trial);
+                better = std::isfinite(found) && found <= penalised + 1e-14 * std::fabs(penalised) - (decrement > 1e-8 ? 1e-4 * t * decrement : 0);
+                if (better) break;
+            }
+            if (!better) {
+                found = at(u);
+                trial = u;
+            }
+            u = trial;
+            penalised = found;
+            if (!better || decrement < 1e-12) break;
+        }
+        return factorise(true);
+    }
+    // h_i = z_i'Lambda H^{-1} Lambda'z_i
+    void leverages(vec& h) {
+        const auto parts = ranges(rows.n, 64);
+        parallel_for(parts.size(), rows.n > 1000 ? threads : 1, [&](std::size_t t) {
+            std::vector<i64> index;
+            vec value;
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
+                index.clear();
+                value.clear();
+                for (int f = 0; f < plan.factors; ++f) {
+                    const FactorRows& r = refill.rows()[f];
+                    const int k = r.k;
+                    const double* lam = fac.lambda[f].data();
+                    for (int c = 0; c < k; ++c) {
+                        double s = 0;
+                        for (int e = 0; e < k; ++e) s += (r.z ? r.z[i * k + e] : 1.0) * lam[e * k + c];
+                        index.push_back(plan.offset[f] + static_cast<i64>(r.codes[i]) * k + c);
+                        value.push_back(s);
+                    }
+                }
+                h[i] = inv.quadratic(index, value, nullptr);
+            }
+        });
+    }
+};
+
+}  // namespace multilevel
