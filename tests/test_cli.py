@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import multilevel as ml
-from multilevel import cli
+from multilevel import cli, cli_files
 from multilevel.datasets import datasets
 from multilevel.table_files import FORMATS, read_table, to_text, write_table
 
@@ -102,7 +102,7 @@ def test_plots(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     status, out, err = run("fit", "Yield ~ 1 + (1 | Batch)", "dyestuff", "--plots", "pictures")
     assert status == 0
-    for name in cli.PLOTS:  # what this model has no picture of, a warning names
+    for name in cli_files.PLOTS:  # what this model has no picture of, a warning names
         assert (f"pictures/{name}.png" in out) == (tmp_path / "pictures" / f"{name}.png").is_file()
         assert (f"pictures/{name}.png" in out) != (f"warning: no plot of {name}: " in err)
     assert (tmp_path / "pictures" / "residuals.png").read_bytes().startswith(b"\x89PNG")
@@ -230,7 +230,7 @@ def test_mistakes_with_saved_models(run: Run) -> None:
 
 
 def test_outputs_are_checked_before_any_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_load", lambda name: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli, "load_table", lambda name: pytest.fail("work was begun"))
     Path("a.csv").write_text("x\n1\n")
     Path("dir").mkdir()
     for option in ("--json", "--save"):
@@ -257,12 +257,12 @@ def test_bug_interrupt_and_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
         return load
 
-    monkeypatch.setattr(cli, "_load", raising(RuntimeError("boom")))
+    monkeypatch.setattr(cli, "load_table", raising(RuntimeError("boom")))
     status, out, err = run("fit", SLEEP, "sleepstudy")
     assert (status, out) == (1, "") and "Traceback" in err and "boom" in err and "please report" in err
-    monkeypatch.setattr(cli, "_load", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(cli, "load_table", raising(KeyboardInterrupt()))
     assert run("fit", SLEEP, "sleepstudy") == (130, "", "multilevel: interrupted\n")
-    monkeypatch.setattr(cli, "_load", raising(MemoryError()))
+    monkeypatch.setattr(cli, "load_table", raising(MemoryError()))
     mistake(run("fit", SLEEP, "sleepstudy"), "not enough memory")
 
 
@@ -293,7 +293,7 @@ def test_a_closed_pipe_is_quiet() -> None:
 def test_ctrl_c(tmp_path: Path) -> None:
     hook = tmp_path / "sitecustomize.py"
     hook.write_text(
-        "import multilevel.cli, time\nmultilevel.cli._load = lambda name: print('here', flush=True) or time.sleep(60)\n"
+        "import multilevel.cli, time\nmultilevel.cli.load_table = lambda name: print('here', flush=True) or time.sleep(60)\n"
     )
     with process(
         "fit", SLEEP, "x", env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}

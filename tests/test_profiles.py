@@ -17,10 +17,11 @@ from shapes import quiet_fit, shape
 
 import multilevel as ml
 from multilevel import ConvergenceWarning, DataError, Fit, Model, OptionError, SingularFitWarning
+from multilevel.held import Held
 from multilevel.profile_paths import without_column
 from multilevel.profiles import REACH, Profile
 from multilevel.reml import Engine
-from multilevel.sd_scale import Held, draws, parameters
+from multilevel.sd_scale import draws, parameters
 
 PROFILED = [g for g in fits() if "profile95" in g.raw]
 SLEEP = ml.load("sleepstudy")
@@ -177,7 +178,7 @@ def test_gradient_of_the_held_criterion_is_exact(name: str, kind: str) -> None:
             step[i] = 1e-5
             central = (held.slope(x + step, value)[0] - held.slope(x - step, value)[0]) / 2e-5
             assert slope[i] == pytest.approx(central, rel=1e-6, abs=1e-5)
-        lambdas, sigma = held.lambdas(x, value)  # what is held is held
+        _, lambdas, sigma = held.point(x, value)  # what is held is held
         covs = [sigma**2 * (m @ m.T)[None] for m in lambdas]
         assert draws([parameter], covs, np.array([sigma]), np.zeros((1, 0)))[0, 0] == pytest.approx(value, rel=1e-12)
 
@@ -280,20 +281,8 @@ def test_a_fit_read_from_a_file_has_its_profile(tmp_path: Any, sleep: Fit, profi
     np.testing.assert_allclose(again.profile().confint()["conf_low"], profiled.confint()["conf_low"], rtol=1e-6)
 
 
-def test_a_structure_with_fewer_parameters_has_profiles_of_fixed_effects_alone(profiled: Profile) -> None:
-    other = quiet("Reaction ~ Days + cs(1 + Days | Subject)", SLEEP)  # of two effects: another name for unstructured
-    with pytest.raises(
-        OptionError, match=r"unstructured or diagonal .* cs\(\) of 'Subject'; use confint\(method='bootstr"
-    ):
-        other.profile()
-    found = other.profile("Days").confint()
-    np.testing.assert_allclose(found.iloc[0, 1:].astype(float), profiled.confint().iloc[5, 1:].astype(float), rtol=1e-6)
-
-
-def test_a_structure_of_the_residuals_has_profiles_of_fixed_effects_alone() -> None:
+def test_fixed_effects_beside_a_structure_of_the_residuals() -> None:
     fit = quiet("Reaction ~ Days + (1 | Subject)", SLEEP, False, correlation="ar1(Days | Subject)")
-    with pytest.raises(OptionError, match="this model has a structure of the residuals; use confint"):
-        fit.profile("sigma")
     curve = fit.profile("Days").curves[0]
     low, high = curve.limits(0.95)
     wald = fit.confint(which="Days", ddf="none")

@@ -132,6 +132,10 @@ inline void bind_glmm(nb::module_& m) {
              nb::arg("weights").none(), nb::arg("offset").none(), nb::arg("family"), nb::arg("threads"))
         .def("evaluate", &GlmmState::evaluate)
         .def("fit", &fit_glmm)
+        .def("rows", [](const GlmmState& s) {
+            const std::size_t n = s.laplace->eta.size();
+            return nb::make_tuple(array(vec(s.laplace->eta), {n}), array(vec(s.laplace->w), {n}), array(vec(s.laplace->d.l1), {n}));
+        })
         .def_prop_ro("steps", [](const GlmmState& s) { return s.laplace->steps; })
         .def_prop_rw("u", [](const GlmmState& s) { vec v = s.laplace->u; const std::size_t n = v.size(); return array(std::move(v), {n}); },
                      [](GlmmState& s, const Array& a) {

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Model": "model",
     "lmer": "model",
+    "glmer": "model",
     "Fit": "fit",
     "read": "storage",
     "load": "datasets",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .errors import SingularFitWarning as SingularFitWarning
     from .fit import Fit as Fit
     from .model import Model as Model
+    from .model import glmer as glmer
     from .model import lmer as lmer
     from .relatives import KnownCovariance as KnownCovariance
     from .relatives import pedigree as pedigree

@@ -15,12 +15,13 @@ from .covariance import FREE
 from .errors import DataError, MultilevelError, MultilevelWarning, OptionError, listing, nearest
 from .frame import like
 from .progress import Progress
-from .resampling import Cases, drawn_response, outermost, pool
-from .sd_scale import Parameter, draws, estimates, parameters
+from .resampling import Cases, drawn_response, outermost, pool, residual_of
+from .sd_scale import Parameter, draws, estimates, parameters_of
 
 if TYPE_CHECKING:
     from .design import Design
     from .fit import Fit
+    from .residuals import Residual
 
 __all__ = ["Bootstrap", "bootstrap"]
 
@@ -137,7 +138,10 @@ def bootstrap(
     design = fit.rows_of_data()
     root, entropy = _root(seed)
     outer, messages = _group(fit, group, within, kind)
-    work = _Work(fit, every_parameter(fit), kind, statistic, Cases(design, outer) if kind == "case" else None, within)
+    cases = Cases(design, outer) if kind == "case" else None
+    if cases is not None:
+        _check_serial(fit, cases, within)
+    work = _Work(fit, parameters_of(fit), kind, statistic, cases, within)
     done = _Done(int(n), len(work.names))
     interrupted = False
     with Progress(int(n), "bootstrap", progress) as bar:
@@ -225,9 +229,8 @@ class _Work:
         # by the model alone: rounding in a product of matrices depends on how many responses stand in it
         blocks = self.fit.engine.blocks
         size = int(np.clip(WORK / (blocks.core.flops + 100 * blocks.n), 4, BATCH if bulk else 16))
-        residual = self.fit.model.residual
-        iterated = residual is not None and residual.iterated  # fits that warn; filters of warnings are not for threads
-        executor = ThreadPoolExecutor(1 if iterated else count)
+        # fits in rounds filter warnings, which is not for threads
+        executor = ThreadPoolExecutor(1 if by_fitted(self.fit) else count)
         try:
             for at in range(0, len(seeds), size):
                 batch = seeds[at : at + size]
@@ -269,11 +272,10 @@ class _Work:
     def _single(self, seed: np.random.SeedSequence) -> Array | str:
         try:
             if self.cases is not None:
-                design = self.cases.drawn(np.random.default_rng(seed), self.within)
-            else:
-                design = replace(self.fit.design, y=self.response(seed))
-            fit = fitted(self.fit, design)
-            return self.value(fit)
+                return self.value(
+                    fitted_rows(self.fit, self.cases, self.cases.parts(np.random.default_rng(seed), self.within))
+                )
+            return self.value(fitted(self.fit, replace(self.fit.design, y=self.response(seed))))
         except MultilevelError as error:
             return str(error)
         except Exception as error:
@@ -300,23 +302,52 @@ def in_bulk(fit: Fit) -> bool:
     return all(t.structure in FREE for t in fit.design.terms) and fit.model.residual is None
 
 
-def every_parameter(fit: Fit) -> tuple[Parameter, ...]:
-    """Parameters of a fit, those of the residuals' structure among them."""
-    return parameters(fit.design, () if fit.model.residual is None else fit.model.residual.names())
+def by_fitted(fit: Fit) -> bool:
+    """Whether residual variances depend on the fitted values."""
+    residual = fit.model.residual
+    return residual is not None and not all(s.covariate for s in residual.spreads)
 
 
-def fitted(like_this: Fit, design: Design) -> Fit:
-    """The model of a fit on another design, by the same criterion; no warnings, for the caller judges."""
+def fitted(like_this: Fit, design: Design, residual: Residual | None = None) -> Fit:
+    """The model of a fit on another design, by the same criterion; no warnings, for the caller judges.
+
+    Parameters
+    ----------
+    residual : Residual, optional
+        The residuals' structure on its rows; where it is left out and the rows are others, it is read from the data.
+
+    Raises
+    ------
+    DataError
+        If it cannot be fitted, or has lost a parameter with the rows.
+    """
     from .fit import Fit as FitClass
+    from .residuals import Residual as ResidualClass
 
-    model = like_this.model.with_design(design)
-    if model.residual is not None and model.residual.iterated:
+    old = like_this.model
+    if residual is None:
+        model = old.with_design(design)
+    else:
+        model = old.with_residual(ResidualClass(None, ())).with_design(design).with_residual(residual)
+    if old.residual is not None and (model.residual is None or model.residual.names() != old.residual.names()):
+        raise DataError(f"the rows lack levels that {listing(old.residual.texts())} has in the data")
+    if by_fitted(like_this):  # in rounds, as the fit itself: the variances follow the fitted values of each replicate
+        assert model.residual is not None
+        spreads = tuple(s if s.covariate else replace(s, basis=None) for s in model.residual.spreads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MultilevelWarning)
-            return model.fit(like_this.reml, threads=1)
+            return model.with_residual(replace(model.residual, spreads=spreads)).fit(like_this.reml, threads=1)
     engine = model.engine(1)
     optimum = engine.fit(like_this.reml)
     return FitClass(model, optimum, engine.fitted(optimum))
+
+
+def fitted_rows(like_this: Fit, cases: Cases, parts: list[NDArray[np.intp]]) -> Fit:
+    """The model of a fit on groups drawn again or left out."""
+    residual = like_this.model.residual
+    whole = residual is not None and (residual.serial is None or cases.holds(residual.serial))
+    again = residual_of(residual, parts) if residual is not None and whole else None
+    return fitted(like_this, cases.design_of(parts), again)
 
 
 def named(value: Any) -> tuple[tuple[str, ...], Array]:
@@ -372,11 +403,10 @@ def _group(fit: Fit, group: Any, within: Any, kind: str) -> tuple[str, list[str]
     from .predict import group_names
 
     check_flag("within", within)
-    if kind != "parametric" and (fit.design.known or fit.model.residual is not None):
-        what = "known covariances between levels" if fit.design.known else "a structure of the residuals"
+    if kind != "parametric" and fit.design.known:
         raise OptionError(
-            f"kind {kind!r} draws levels and rows as if they were independent, and this model has {what}; use "
-            "kind='parametric'"
+            f"kind {kind!r} draws levels as if they were independent, and this model has known covariances between levels; "
+            "use kind='parametric'"
         )
     if kind != "case" and (group is not None or within):
         raise OptionError(f"group and within belong to kind='case', not to {kind!r}")
@@ -395,3 +425,20 @@ def _group(fit: Fit, group: Any, within: Any, kind: str) -> tuple[str, list[str]
             "so that the intervals leave out the variation of drawing those."
         ]
     return outer, []
+
+
+def _check_serial(fit: Fit, cases: Cases, within: bool) -> None:
+    """Rows that follow one another in time are drawn together or not at all."""
+    residual = fit.model.residual
+    if residual is None or residual.serial is None:
+        return
+    text = residual.serial.text
+    if not cases.holds(residual.serial):
+        raise OptionError(
+            f"kind 'case' draws groups of {cases.group!r} again, and {text} correlates rows of different ones; use "
+            f"kind='parametric', or a group that holds those of {residual.serial.group!r} whole"
+        )
+    if within:
+        raise OptionError(
+            f"within draws rows of a group one by one, and {text} says that they follow one another in time; leave within out"
+        )

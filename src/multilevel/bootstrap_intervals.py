@@ -82,8 +82,8 @@ def acceleration(boot: Bootstrap) -> Array:
 
 def jackknife(boot: Bootstrap) -> Array:
     """(levels or blocks, m) values without each."""
-    from .bootstrap import every_parameter, fitted, named
-    from .sd_scale import estimates
+    from .bootstrap import fitted_rows, named
+    from .sd_scale import estimates, parameters_of
 
     if not boot.group:
         raise DataError("BCa intervals leave out groups, and this model has none; use kind='percentile'")
@@ -92,11 +92,11 @@ def jackknife(boot: Bootstrap) -> Array:
             "BCa intervals leave out groups, and levels with known covariances belong together; use percentile"
         )
     cases = Cases(boot.fit.rows_of_data(), boot.group)
-    every = every_parameter(boot.fit)
+    every = parameters_of(boot.fit)
     rows = []
     for levels in cases.blocks():
         try:
-            fit = fitted(boot.fit, cases.without(levels))
+            fit = fitted_rows(boot.fit, cases, cases.without(levels))
             rows.append(estimates(every, fit) if boot.statistic is None else named(boot.statistic(fit))[1])
         except MultilevelError:  # a group without which the model has no fit says nothing about skewness
             continue

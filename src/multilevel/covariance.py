@@ -88,12 +88,16 @@ class Structure:
         Raises
         ------
         OptionError
-            If a correlation lies outside its range.
+            If a correlation lies outside its range, or an sd of a structure that is not free is negative.
         """
         if self.free:
             out = np.zeros((self.k, self.k))
             out[self.entries()] = theta
             return out
+        if np.min(theta[: self.n_sd]) < 0:
+            raise OptionError(
+                f"the sds of {self.kind}() cannot be negative, got {float(np.min(theta[: self.n_sd])):.6g}"
+            )
         low, high = self.range()
         if self.correlated and not low <= theta[-1] <= high:
             raise OptionError(
@@ -112,26 +116,38 @@ class Structure:
         return np.append(sd[: self.n_sd], self._rho(factor, sd))
 
     def _rho(self, factor: Array, sd: Array) -> float:
-        """Correlation of the first neighbours that vary; 0 where none do."""
-        for i in range(1, self.k):
-            if sd[i - 1] > NO_SD and sd[i] > NO_SD:
-                low, high = self.range()
-                return float(np.clip(factor[i] @ factor[i - 1] / (sd[i] * sd[i - 1]), low, high))
-        return 0.0
+        """Correlation that the effects which vary tell; 0 where fewer than two do."""
+        vary = np.flatnonzero(sd > NO_SD)
+        if len(vary) < 2:
+            return 0.0
+        unit = factor[vary] / sd[vary, None]
+        cor = unit @ unit.T
+        low, high = self.range()
+        if self.kind in ("cs", "homcs"):
+            return float(np.clip(cor[0, 1], low, high))
+        lag = np.abs(np.subtract.outer(vary, vary))
+        lag[np.diag_indices(len(vary))] = self.k  # an effect with itself says nothing
+        nearest = np.unravel_index(np.argmin(lag), lag.shape)
+        odd = np.argwhere((lag % 2 == 1) & (lag < self.k))  # only these tell the sign
+        sign = -1.0 if len(odd) and cor[tuple(odd[0])] < 0 else 1.0
+        return float(np.clip(sign * np.abs(cor[nearest]) ** (1 / lag[nearest]), low, high))
 
     def slope(self, theta: Array, gradient: Array) -> Array:
         """Derivative by theta from the (k, k) derivative by Lambda as `to_lambda` gives it."""
         if self.free:
             return np.asarray(gradient[self.entries()])
-        factor = self.to_lambda(theta)
         sd = theta[: self.n_sd]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            by_sd = np.einsum("ij,ij->i", gradient, factor) / sd
+        rho = float(theta[-1])
+        lower = lower_triangular(self._root(self._angle(rho))[0]) if self.correlated else np.eye(self.k)
+        by_sd = np.einsum("ij,ij->i", gradient, lower)
         out = by_sd if self.n_sd > 1 else np.array([np.sum(by_sd)])
         if not self.correlated:
             return out
-        rho = float(theta[-1])
-        lower = np.linalg.cholesky(self.correlation(rho))
+        if np.diag(lower).min() < NO_SD:
+            raise OptionError(
+                f"there is no derivative by the correlation of {self.kind}() at the end of its range ({rho:.6g}); "
+                f"move it inside"
+            )
         half = np.linalg.solve(lower, np.linalg.solve(lower, self._correlation_slope(rho)).T).T
         half = np.tril(half) - np.diag(np.diag(half)) / 2  # of a Cholesky factor: dL = L Phi(L^-1 dR L^-T)
         return np.append(out, np.sum(gradient * (sd[:, None] * (lower @ half))))

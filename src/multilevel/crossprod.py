@@ -185,16 +185,7 @@ def build(design: Design, threads: int) -> CrossProducts:
 def prepare(design: Design) -> Parts:
     """The rows of a design in the engine's coordinates."""
     check_range(design)
-    structures = tuple(Structure(t.structure, len(t.names)) for t in design.terms)
-    order = _group_order(design)
-    groups, codes, z, components, owners = [], [], [], [], []
-    for f, terms in enumerate(order):
-        group, columns, parts, sources = _merge(design, terms, structures)
-        groups.append(group)
-        codes.append(np.ascontiguousarray(design.terms[terms[0]].codes))
-        z.append(columns)
-        components += [(f, part) for part in parts]
-        owners += sources
+    groups, codes, z, components, owners, structures = merged_groups(design)
     x_basis = whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
     x = np.ascontiguousarray(design.X @ x_basis)
     mean_weight = 1.0 if design.weights is None else float(np.mean(design.weights))
@@ -205,7 +196,7 @@ def prepare(design: Design) -> Parts:
     return Parts(
         rows,
         y,
-        tuple(groups),
+        groups,
         structures,
         components,
         owners,
@@ -216,6 +207,29 @@ def prepare(design: Design) -> Parts:
         priors,
         log_det,
     )
+
+
+def merged_groups(
+    design: Design,
+) -> tuple[
+    tuple[Group, ...],
+    list[NDArray[np.int32]],
+    list[Array | None],
+    list[tuple[int, list[int]]],
+    list[tuple[int, list[int]]],
+    tuple[Structure, ...],
+]:
+    """Grouping factors in elimination order: groups, codes, whitened effects, components with their owners, structures."""
+    structures = tuple(Structure(t.structure, len(t.names)) for t in design.terms)
+    groups, codes, z, components, owners = [], [], [], [], []
+    for f, terms in enumerate(_group_order(design)):
+        group, columns, parts, sources = _merge(design, terms, structures)
+        groups.append(group)
+        codes.append(np.ascontiguousarray(design.terms[terms[0]].codes))
+        z.append(columns)
+        components += [(f, part) for part in parts]
+        owners += sources
+    return tuple(groups), codes, z, components, owners, structures
 
 
 def assemble(parts: Parts, threads: int) -> CrossProducts:
@@ -242,7 +256,7 @@ def assemble(parts: Parts, threads: int) -> CrossProducts:
     )
 
 
-def known_priors(design: Design, groups: list[Group]) -> tuple[list[Any], float]:
+def known_priors(design: Design, groups: tuple[Group, ...]) -> tuple[list[Any], float]:
     """Precisions of levels that covary in a known way, for the core, and what they add to the criterion."""
     priors: list[Any] = []
     log_det = 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import effect_order, frame, relatives
+from . import effect_order, frame, relatives, responses
 from .columns import learn, uses_of
 from .contrasts import Coded, Contrast
 from .design_recipe import Grouping, New, NewTerm, Recipe, TermRecipe, to_recipe
@@ -22,6 +22,7 @@ from .rows import response_values, total_offset, usable_rows, weight_values
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .families import Family
     from .relatives import KnownCovariance
 
 __all__ = ["Design", "New", "NewTerm", "Term", "build"]
@@ -91,6 +92,12 @@ class Design:
         What `at` needs; holds no data.
     known : dict
         Grouping factor -> known covariance between its levels.
+    trials : ndarray (n,) or None
+        Of counts of successes; of an ordinal response the number of categories.
+    labels : tuple of str
+        Categories of an ordinal response, failure and success of a two-valued one.
+    sides : dict
+        Further model matrices with their columns, by what they are of: "dispersion", "zi".
     """
 
     formula: Formula
@@ -110,6 +117,9 @@ class Design:
     messages: tuple[str, ...]
     remake: Recipe = field(repr=False)
     known: Mapping[str, KnownCovariance] = field(repr=False, default_factory=dict)
+    trials: Matrix | None = None
+    labels: tuple[str, ...] = ()
+    sides: Mapping[str, tuple[Matrix, tuple[str, ...]]] = field(repr=False, default_factory=dict)
 
     def at(
         self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None, *, effects: bool = False
@@ -148,6 +158,8 @@ def build(
     levels: Mapping[str, Any] | None = None,
     also: Mapping[str, str] | None = None,
     covariance: Mapping[str, Any] | None = None,
+    family: Family | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> Design:
     """Turn a formula and a data frame into a design.
 
@@ -168,6 +180,10 @@ def build(
         Further columns whose missing values cost a row, each with the text it is needed for.
     covariance : dict, optional
         Grouping factor to the known covariance between its levels.
+    family : Family, optional
+        What the response is, where it is not Gaussian.
+    extra : dict, optional
+        Further fixed sides, rendered for formulaic, by what they are of: "dispersion", "zi".
 
     Returns
     -------
@@ -176,16 +192,20 @@ def build(
     if missing not in ("drop", "raise"):
         raise OptionError(f"missing must be 'drop' or 'raise', not {missing!r}")
     table = frame.Table(data)
-    plan = make_plan(formula, table.names, weights, offset, also)
+    plan = make_plan(formula, table.names, weights, offset, also, extra, family is None)
     series = load(table, plan)
     check_levels(levels, "levels", plan)
-    extra = arrays(table, data, weights, offset)
-    rows, counts, messages = usable_rows(table.n, plan, series, extra, missing)
+    given = arrays(table, data, weights, offset)
+    rows, counts, messages = usable_rows(table.n, plan, series, given, missing)
     if len(rows) < table.n:
         series = {name: one.iloc[rows] for name, one in series.items()}
-        extra = {name: one[rows] for name, one in extra.items()}
-    y = response_values(plan, series, rows)
-    weight = weight_values(plan, series, extra)
+        given = {name: one[rows] for name, one in given.items()}
+    weight = weight_values(plan, series, given)
+    response = None if family is None else responses.read(plan, series, rows, family, weight)
+    y = response_values(plan, series, rows) if response is None else response.y
+    if response is not None:
+        weight = response.weights
+        messages += response.messages
     columns, infos = learn(series, uses_of(plan.expressions), rows, levels or {}, contrasts or {})
     messages += [
         f"Column {name!r} has the single value {frame.label_text(info.levels[0])!r} in the rows used, so it has no effect."
@@ -198,13 +218,13 @@ def build(
         for name, info in infos.items()
         if info.levels is not None and _numbers_as_text(name, series[name], info.levels, plan)
     ]
-    X, all_names, kept, Zs, offsets, state = _matrices(plan, columns)
-    total = total_offset(plan, offsets, series, extra, rows)
+    X, all_names, kept, Zs, offsets, more, state = _matrices(plan, columns)
+    total = total_offset(plan, offsets, series, given, rows)
     dropped = tuple(np.delete(np.array(all_names, dtype=object), kept))
     if dropped:
         messages.append(_dropped_message(dropped))
     known = relatives.read_all(covariance, [bar.group for bar in formula.bars])
-    terms, recipes = _terms(plan, series, Zs, levels or {}, len(y), known)
+    terms, recipes = _terms(plan, series, Zs, levels or {}, len(y) if family is None else None, known)
     messages += effect_order.check(plan, terms, series, levels or {})
     recipe = Recipe(
         plan.fixed,
@@ -213,9 +233,10 @@ def build(
         recipes,
         tuple(plan.offsets),
         plan.offset,
-        "offset" in extra,
+        "offset" in given,
         infos,
         state,
+        plan.extra,
     )
     return Design(
         formula,
@@ -235,6 +256,9 @@ def build(
         tuple(messages),
         recipe,
         known,
+        None if response is None else response.trials,
+        () if response is None else response.labels,
+        more,
     )
 
 
@@ -243,13 +267,15 @@ def build(
 
 def _matrices(
     plan: Plan, columns: Any
-) -> tuple[Matrix, tuple[str, ...], NDArray[np.int64], list[Any], list[Matrix], dict[str, Any]]:
-    """X, its names and kept columns, (Z, names) of each bar, offsets, state; equal sides are made once."""
+) -> tuple[Matrix, tuple[str, ...], NDArray[np.int64], list[Any], list[Matrix], dict[str, Any], dict[str, Any]]:
+    """X, its names and kept columns, (Z, names) of each bar, offsets, further sides, state; equal sides are made once."""
     from .matrix import materialise
 
     alone = {side for side in plan.sides if side == "1"}  # an intercept alone needs no matrix
     sides = list(
-        dict.fromkeys([plan.fixed, *(side for side in plan.sides if side not in alone), *plan.offsets])
+        dict.fromkeys(
+            [plan.fixed, *(side for side in plan.sides if side not in alone), *plan.offsets, *plan.extra.values()]
+        )
     )
     state: dict[str, Any] = {}
     made = dict(zip(sides, materialise(sides, columns, state), strict=True))
@@ -263,7 +289,13 @@ def _matrices(
     for side, text in zip(plan.offsets, plan.formula.offsets, strict=True):
         if made[side][0].shape[1] != 1:
             raise DataError(f"offset({text}) must be one column of numbers")
-    return X, all_names, kept, Zs, [made[side][0] for side in plan.offsets], state
+    more = {what: made[side] for what, side in plan.extra.items()}
+    for what, (matrix, names) in more.items():
+        if dependent := dependent_columns(matrix):
+            raise DataError(
+                f"the {what} formula is not of full rank: {names[min(dependent)]!r} is determined by the columns before it; leave it out"
+            )
+    return X, all_names, kept, Zs, [made[side][0] for side in plan.offsets], more, state
 
 
 def _numbers_as_text(name: str, series: pd.Series[Any], levels: list[Any], plan: Plan) -> bool:
@@ -291,7 +323,7 @@ def _terms(
     series: Mapping[str, pd.Series[Any]],
     Zs: Sequence[Any],
     levels: Mapping[str, Any],
-    n: int,
+    n: int | None,
     known: Mapping[str, KnownCovariance],
 ) -> tuple[tuple[Term, ...], tuple[TermRecipe, ...]]:
     single: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
@@ -309,7 +341,7 @@ def _terms(
                 groups[bar.groups] = _related(bar, *groups[bar.groups], known[bar.group])
         codes, grouping = groups[bar.groups]
         if bar.group not in known:
-            _check_term(bar, names, len(grouping.parts), n)
+            _check_term(bar, names, len(grouping.parts), n)  # without n: another family's residual is no parameter
         if bar.groups not in labels:
             labels[bar.groups] = grouping.levels()
         terms.append(Term(bar.group, names, codes, labels[bar.groups], Z, bar.structure, bar.groups))
@@ -357,7 +389,7 @@ def _as_labels(values: list[Any], dtype: Any) -> NDArray[Any]:
     return out
 
 
-def _check_term(bar: Bar, names: Sequence[str], count: int, n: int) -> None:
+def _check_term(bar: Bar, names: Sequence[str], count: int, n: int | None) -> None:
     """Refuse terms whose variance cannot be told from the residual."""
     shown = f"({bar.effects} {'||' if bar.structure == 'diag' else '|'} {bar.group})"
     if count < 2:
@@ -365,6 +397,8 @@ def _check_term(bar: Bar, names: Sequence[str], count: int, n: int) -> None:
             f"the grouping factor {bar.group!r} has a single level in the rows used; a variance between "
             f"groups needs at least two (five or more to be of use). Drop {shown}"
         )
+    if n is None:
+        return
     if count == n:
         raise DataError(
             f"the grouping factor {bar.group!r} has a level for each of the {n} rows used, so that its "

@@ -67,6 +67,8 @@ class New:
         False where a value needed is missing (a missing group value does not count).
     kind : str
         Library of the data given.
+    sides : dict
+        Further matrices, by what they are of: "dispersion", "zi".
     """
 
     X: Matrix
@@ -74,6 +76,7 @@ class New:
     offset: Matrix | None
     complete: NDArray[np.bool_]
     kind: str
+    sides: dict[str, Matrix] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -179,6 +182,8 @@ class Recipe:
         What each column is.
     state : dict
         State of stateful transforms.
+    extra : dict
+        Further fixed sides by what they are of: "dispersion", "zi".
     """
 
     fixed: str
@@ -190,6 +195,7 @@ class Recipe:
     offset_array: bool
     infos: dict[str, ColumnInfo]
     state: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
 
     def at(
         self, new: Any, groups: str | Iterable[str] | None = "all", offset: Any = None, *, effects: bool = False
@@ -213,6 +219,7 @@ class Recipe:
             self.fixed,
             *dict.fromkeys(side for i in chosen if (side := self.terms[i].side) not in (None, self.fixed)),
         ]
+        sides = list(dict.fromkeys([*sides, *self.extra.values()]))
         names, where = self._columns([*sides, *self.offsets])
         table = frame.Table(new)
         named = offset if isinstance(offset, str) else (self.offset_column if offset is None else None)
@@ -241,6 +248,7 @@ class Recipe:
             offset_total,
             complete,
             table.kind,
+            {what: made[side] for what, side in self.extra.items()},
         )
 
     def _wanted(self, groups: str | Iterable[str] | None) -> set[str]:

@@ -44,6 +44,8 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         object.__setattr__(self, "_optimum", optimum)
         object.__setattr__(self, "_engine", engine)
 
+    generalised = False  # whether the response is other than Gaussian: tests then use the normal distribution
+
     _model: Model
     _optimum: Optimum
     _engine: Engine

@@ -92,6 +92,8 @@ def estimates(fit: Fit, rows: Array, ddf: str) -> tuple[Array, Array, Array]:
         For another ddf, or where "kenward-roger" is not defined (see `kenward_roger.adjustment`).
     """
     check_ddf(ddf)
+    if fit.generalised:
+        ddf = _normal_only(ddf)
     optimum = fit.optimum
     estimate = rows @ optimum.beta
     if ddf == "kenward-roger":
@@ -220,6 +222,13 @@ def _without_empty(rows: Array, target: Array) -> Array:
 
 def _std_error(rows: Array, cov: Array) -> Array:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows @ cov, rows)))
+
+
+def _normal_only(ddf: str) -> str:
+    """Generalised models have no finite degrees of freedom."""
+    if ddf == "kenward-roger":
+        raise OptionError("ddf 'kenward-roger' is for Gaussian models; generalised ones use the normal distribution, ddf='none'")
+    return "none"
 
 
 def check_ddf(ddf: Any) -> None:

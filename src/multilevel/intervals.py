@@ -45,9 +45,9 @@ def _bootstrap(
 ) -> dict[str, Any]:
     from . import bootstrap_intervals
     from .bootstrap import bootstrap
-    from .sd_scale import chosen, parameters
+    from .sd_scale import chosen, parameters_of
 
-    chosen(parameters(fit.design), which)  # a wrong name is told before the draws, not after
+    chosen(parameters_of(fit), which)  # a wrong name is told before the draws, not after
     bootstrap_intervals.check_kind(interval)
     boot = bootstrap(fit, **options, progress=progress)
     low, high = bootstrap_intervals.interval(boot, level, interval)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from .design import Design
     from .fit import Fit
     from .formula import Formula
+    from .families import Family
+    from .laplace import LaplaceEngine
     from .reml import Engine
     from .residual_reader import ResidualText
     from .residuals import Residual
 
-FAMILIES = ("gaussian",)
 MAX_ROUNDS = 100  # of a fit whose variances depend on its fitted values
 SETTLED = 1e-11  # relative change of the criterion that ends it
 
@@ -90,10 +91,17 @@ class Model:
         correlation: str | None = None,
         variance: str | Sequence[str] | None = None,
         covariance: Mapping[str, Any] | None = None,
+        dispersion: str | None = None,
+        zi: str | None = None,
+        hurdle: str | None = None,
         **unknown: Any,
     ) -> None:
         check_options("Model", unknown, ())
-        check_family(family, link)
+        self._distribution, extra = distribution_of(family, link, dispersion, zi, hurdle)
+        if self._distribution is not None and (correlation is not None or variance is not None):
+            raise OptionError(
+                "correlation and variance structure the residuals of the gaussian family; for others use random effects and dispersion="
+            )
         if priors is not None:
             raise OptionError(
                 "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
@@ -110,15 +118,19 @@ class Model:
             levels=levels,
             also=text.columns(),
             covariance=covariance,
+            family=self._distribution,
+            extra=extra,
         )
         self._residual_text, self._levels = text, levels
         self._options: dict[str, Any] = {
             "weights": weights, "offset": offset, "contrasts": contrasts, "missing": missing, "levels": levels,
             "correlation": correlation, "variance": variance, "covariance": covariance,
+            "family": family, "link": link, "dispersion": dispersion, "zi": zi, "hurdle": hurdle,
         }  # fmt: skip  # as given, for Fit.update
         self._residual = residual_of(text, data, self._design, levels) if text else None
         self._data = data
         self._engine: Engine | None = None
+        self._laplace: LaplaceEngine | None = None
 
     @property
     def formula(self) -> Formula:
@@ -138,7 +150,12 @@ class Model:
     @property
     def family(self) -> str:
         """Distribution of the response."""
-        return "gaussian"
+        return "gaussian" if self._distribution is None else self._distribution.name
+
+    @property
+    def distribution(self) -> Family | None:
+        """Family and link of a generalised model; None for the Gaussian model with an identity link."""
+        return self._distribution
 
     @property
     def residual(self) -> Residual | None:
@@ -149,6 +166,7 @@ class Model:
         """The same model on another response or rows (refits)."""
         out = object.__new__(Model)
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
+        out._distribution, out._laplace = self._distribution, None
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
         if hasattr(self, "_options"):  # a model read from a file has none
             out._options = self._options
@@ -166,6 +184,8 @@ class Model:
         """Cross-products, made once; `threads` above one splits their passes over rows and levels."""
         from . import reml, structured
 
+        if self._distribution is not None:
+            raise OptionError("criterion and gradient at any theta are available for the gaussian family only in this version")
         if self._engine is None:
             special = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
             self._engine = (
@@ -214,12 +234,35 @@ class Model:
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name} must be a positive whole number, got {value!r}")
         count = default_threads() if threads is None else int(threads)
+        if self._distribution is not None:
+            return self._fit_generalised(count, start, max_evaluations)
         if self._residual is not None and self._residual.iterated:
             return fixed_point(self, bool(reml), count, start, max_evaluations)
         engine = self.engine(count)
         first = None if start is None else engine_module.check_start(start, engine)
         optimum = engine.fit(bool(reml), first, max_evaluations or engine_module.MAX_EVALUATIONS)
         fit = Fit(self, optimum, engine.fitted(optimum))
+        warn_of(fit)
+        return fit
+
+    def laplace(self, threads: int | None = None) -> LaplaceEngine:
+        """Rows of a generalised model, ready for the core."""
+        from .laplace import LaplaceEngine
+
+        assert self._distribution is not None
+        if self._laplace is None or (threads is not None and threads != self._laplace.threads):
+            self._laplace = LaplaceEngine(self._design, self._distribution, threads)
+        return self._laplace
+
+    def _fit_generalised(self, threads: int, start: Any, limit: int | None) -> Fit:
+        from .diagnostics import warn_of
+        from .generalised import GeneralisedFit
+        from .reml import MAX_EVALUATIONS, theta_factors
+
+        engine = self.laplace(threads)
+        first = None if start is None else theta_factors(start, engine.structures)
+        optimum, working = engine.fit(first, limit or MAX_EVALUATIONS)
+        fit = GeneralisedFit(self, optimum, working)
         warn_of(fit)
         return fit
 
@@ -342,13 +385,54 @@ def residual_of(text: ResidualText, data: Any, design: Design, levels: Mapping[s
     return residual_reader.prepare(text, rows, design, levels)
 
 
-def check_family(family: Any, link: Any) -> None:
-    """Gaussian with identity link is what this version fits."""
-    if family not in FAMILIES:
-        hint = nearest(family, FAMILIES)
-        raise OptionError(f"family {family!r} is not available; allowed is 'gaussian'. {hint}".strip())
-    if link not in (None, "identity"):
-        raise OptionError(f"link {link!r} is not available for family 'gaussian'; allowed is 'identity'")
+def distribution_of(
+    family: Any, link: Any, dispersion: Any, zi: Any, hurdle: Any
+) -> tuple[Family | None, dict[str, str]]:
+    """Family of a generalised model (None for the Gaussian one) and its further fixed sides, rendered."""
+    from .families import family_of
+
+    if zi is not None and hurdle is not None:
+        raise OptionError("zi and hurdle are two ways to model zeros; give one of them")
+    zero = "inflated" if zi is not None else "hurdle" if hurdle is not None else "none"
+    found = family_of(family, link, zero)
+    sides = {"dispersion": dispersion, "zi": zi if zi is not None else hurdle}
+    given = {what: side_text(text, what) for what, text in sides.items() if text is not None}
+    if found.dispersion is None and "dispersion" in given:
+        raise OptionError(f"family {found.name!r} has no dispersion to model; leave dispersion out")
+    if found.name == "gaussian" and found.link == "identity":
+        if given:
+            raise OptionError("the gaussian family takes variance= for unequal variances, for example variance='exp(x)'")
+        return None, {}
+    return found, given
+
+
+def side_text(text: Any, what: str) -> str:
+    """The right side of ``"~ x + z"``, rendered for formulaic."""
+    if not isinstance(text, str) or not text.strip().startswith("~"):
+        raise OptionError(f"{what} must be a formula such as '~ x' or '~ 1', got {text!r}")
+    return formulas.model_text(text.strip()[1:].strip(), text)
+
+
+def glmer(
+    formula: str, data: Any, family: Any, *, link: str | None = None, nAGQ: int = 1, threads: int | None = None, **options: Any
+) -> Fit:
+    """Fit a generalised linear mixed model in one call, for people who come from lme4.
+
+    Parameters
+    ----------
+    formula, data
+        As for `Model`.
+    family : str
+        "binomial", "poisson", "nbinom2", "gamma" and so on.
+    nAGQ : {1}
+        Laplace's approximation.
+    **options
+        Anything `Model` takes.
+    """
+    if nAGQ != 1:
+        raise OptionError(f"nAGQ={nAGQ!r} is not available in this version; allowed is 1, Laplace's approximation")
+    check_options("glmer", options, (*OPTIONS, "dispersion", "zi", "hurdle"))
+    return Model(formula, data, family=family, link=link, **options).fit(threads=threads)
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -38,18 +38,25 @@ class Plan:
     weights: str | None
     offset: str | None
     also: Mapping[str, str]  # columns that only the residual's structure needs, with where
+    extra: dict[str, str]  # further fixed sides by what they are of: dispersion, zi
 
 
 def make_plan(
-    formula: Formula, names: Sequence[str], weights: Any, offset: Any, also: Mapping[str, str] | None = None
+    formula: Formula,
+    names: Sequence[str],
+    weights: Any,
+    offset: Any,
+    also: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
+    gaussian: bool = True,
 ) -> Plan:
     from .matrix import factors_of
 
     response = analyse(formula.response, response=True)
-    if re.search(r"\b(cbind|trials)\s*\(", formula.response) or "|" in response.code:
+    if gaussian and (re.search(r"\b(cbind|trials)\s*\(", formula.response) or "|" in response.code):
         raise FormulaError(
-            f"the response {formula.response} counts successes: that needs the family binomial, which is "
-            "not available for a gaussian model",
+            f"the response {formula.response} counts successes: that needs the family binomial, not a gaussian "
+            "model (family='binomial')",
             formula.text,
             formula.text.find(formula.response),
         )
@@ -63,9 +70,10 @@ def make_plan(
     fixed = _without_dot(formula, names, taken)
     sides = [model_text(bar.effects, formula.text, bar.start) for bar in formula.bars]
     offsets = [f"0 + I({analyse(text).text})" for text in formula.offsets]
-    expressions = [one for side in dict.fromkeys([fixed, *sides, *offsets]) for one in factors_of(side)]
+    more = dict(extra or {})
+    expressions = [one for side in dict.fromkeys([fixed, *sides, *offsets, *more.values()]) for one in factors_of(side)]
     return Plan(
-        formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"], also
+        formula, response, fixed, sides, offsets, grouping, expressions, named["weights"], named["offset"], also, more
     )
 
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .reml import Engine
+from .structured import StructuredEngine
 
 if TYPE_CHECKING:
-    from .model import Model
+    from .design import Design
+    from .held import Held
     from .reml import Optimum
-    from .sd_scale import Held
 
 Array = NDArray[np.float64]
 Slope = Callable[[Array], tuple[float, Array]]
@@ -132,15 +133,15 @@ class Path(Protocol):
     def solve(self, value: float, start: Any) -> tuple[float, Any]: ...
     def onwards(self, before: Any, last: Any, share: float) -> Any: ...
     def others(self, rest: Any) -> list[Any]: ...
-    def lambdas(self, rest: Any, value: float) -> tuple[Array, ...]: ...
+    def restart(self, rest: Any, value: float) -> tuple[Engine, tuple[Array, ...]]: ...
 
 
 class VariancePath:
-    """The best rest at each value of an sd, a correlation or sigma."""
+    """The best rest at each value of an sd, a correlation, sigma, or a parameter of the residuals' structure."""
 
     def __init__(self, held: Held, optimum: Optimum) -> None:
         self._held = held
-        self.first = Rest(held.start(optimum.lambdas, optimum.sigma))
+        self.first = Rest(held.start(optimum.lambdas, optimum.sigma, optimum.residual))
 
     def solve(self, value: float, start: Rest) -> tuple[float, Rest]:
         """Least deviance with the parameter at `value`, sought from `start`."""
@@ -154,9 +155,9 @@ class VariancePath:
         """Further starts for a point that has no outer neighbour to check it."""
         return [self.first, *(Rest(x) for x in self._held.variants(rest.x))]
 
-    def lambdas(self, rest: Rest, value: float) -> tuple[Array, ...]:
-        """Relative factors per term."""
-        return self._held.lambdas(rest.x, value)[0]
+    def restart(self, rest: Rest, value: float) -> tuple[Engine, tuple[Array, ...]]:
+        """Engine and relative factors per term, for a search of the whole model from here."""
+        return self._held.point(rest.x, value)[:2]
 
 
 class FixedPath:
@@ -187,38 +188,31 @@ class FixedPath:
         """The estimate as a further start."""
         return [self.first]
 
-    def lambdas(self, rest: tuple[Array, ...], value: float) -> tuple[Array, ...]:
-        """Relative factors per term."""
-        return rest
+    def restart(self, rest: tuple[Array, ...], value: float) -> tuple[Engine, tuple[Array, ...]]:
+        """Engine and relative factors per term, for a search of the whole model from here."""
+        return self._engine, rest
 
 
-class RowsPath:
-    """The same for models whose engine needs the rows: structures of few parameters, structured residuals."""
+class RowsPath(VariancePath):
+    """The best rest at each value of a fixed effect, in models whose engine needs the rows.
 
-    def __init__(self, model: Model, column: int) -> None:
-        self._model, self._column = model, column
-        self.first: tuple[Array, ...] = ()
+    Structures of few parameters and structured residuals have no search on cross-products alone; the covariances are
+    fitted as for a parameter of theirs that is held, on the response less the column.
+    """
 
-    def solve(self, value: float, start: Any) -> tuple[float, tuple[Array, ...]]:
-        """Least deviance with the coefficient at `value`; the engine's search takes its own start."""
-        d, j = self._model.design, self._column
+    def __init__(self, held: Held, column: int, design: Design, optimum: Optimum) -> None:
+        super().__init__(held, optimum)
+        self._column, self._design = column, design
+
+    def solve(self, value: float, start: Rest) -> tuple[float, Rest]:
+        """Least deviance with the coefficient at `value`, sought from `start`."""
+        d, j, engine = self._design, self._column, self._held.engine
         x = np.ascontiguousarray(np.delete(d.X, j, axis=1))
         offset = value * d.X[:, j] + (0.0 if d.offset is None else d.offset)
-        names = d.names[:j] + d.names[j + 1 :]
-        found = self._model.with_design(replace(d, X=x, names=names, offset=offset)).engine().fit(False)
-        return found.criterion, found.lambdas
-
-    def onwards(self, before: Any, last: Any, share: float) -> Any:
-        """No start is passed on."""
-        return last
-
-    def others(self, rest: Any) -> list[Any]:
-        """Nor are there other ones."""
-        return []
-
-    def lambdas(self, rest: Any, value: float) -> tuple[Array, ...]:
-        """Relative factors per term."""
-        return tuple(rest)
+        rest = replace(d, X=x, names=d.names[:j] + d.names[j + 1 :], offset=offset)
+        assert isinstance(engine, StructuredEngine)
+        held = self._held.on(StructuredEngine(rest, engine.residual, engine.threads))
+        return minimise(lambda x: held.slope(x, value), start)
 
 
 def without_column(engine: Engine, column: int, value: float) -> Engine:

@@ -2,7 +2,8 @@
 
 zeta is the signed root of the rise in deviance when a parameter is held away from its estimate and all others adapt
 (Bates, Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1), section 5.1); an interval is where ``|zeta|`` stays below
-a normal quantile. The limits are sought on the criterion itself, not on an interpolation.
+a normal quantile. The limits are sought on the criterion itself, not on an interpolation. Residual variances that depend
+on the fitted values stay with those of the fit: they are no function of the parameters.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .covariance import FREE
-from .errors import ConvergenceWarning, OptionError
+from .errors import ConvergenceWarning, DataError, OptionError
 from .frame import like
+from .held import Held
 from .inference import check_level
 from .profile_paths import FixedPath, Path, RowsPath, VariancePath
 from .progress import Progress
-from .sd_scale import Held, Parameter, chosen, draws, parameters
+from .sd_scale import Parameter, chosen, draws, parameters_of
+from .structured import StructuredEngine
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -37,13 +39,16 @@ POINTS = 60  # a side
 RETURNS = 8  # times that a side is walked on after a lower valley was found at its end
 LOWER = 1e-6  # deviance below the optimum's that is a better optimum, not rounding
 CHEAP = 1e6  # flops of a factorisation below which every point is sought from both neighbours
+NEAR = 1e-8  # of a residual correlation to one, which makes rows copies of one another
+ROUNDING = 1e-10  # of a first step: an estimate so near the end of its range is there
+NO_SIGMA = 1e-3  # of its estimate: zero, where random effects of one row each can take its place
 
 
 class _Better(Exception):
     """The search for a profile found a lower deviance than the fit."""
 
-    def __init__(self, name: str, value: float, gain: float, lambdas: tuple[Array, ...]) -> None:
-        self.lambdas = lambdas
+    def __init__(self, name: str, value: float, gain: float, start: tuple[Engine, tuple[Array, ...]]) -> None:
+        self.start = start
         self.sentence = (
             f"the profile of {name} found a deviance {gain:.3g} below that of the fit (at {value:.6g}), so the fit was not "
             "the maximum of the likelihood"
@@ -63,16 +68,26 @@ class Curve:
         Ascending by value.
     """
 
-    def __init__(self, parameter: Parameter, path: Path, estimate: float, optimum: Optimum, step: float) -> None:
+    def __init__(
+        self,
+        parameter: Parameter,
+        path: Path,
+        estimate: float,
+        optimum: Optimum,
+        step: float,
+        bounds: tuple[float, float],
+        open_ends: tuple[bool, bool] = (False, False),
+    ) -> None:
         self.parameter, self.estimate = parameter, estimate
-        self._path, self._least, self._step = path, optimum.criterion, step
+        self._path, self._least, self._step = path, optimum.criterion, float(step)
         self._first = 0.0 if np.isnan(estimate) else estimate  # where an sd is zero, every correlation is as good
+        for bound, is_open in zip(bounds, open_ends, strict=True):
+            if not is_open and abs(self._first - bound) < ROUNDING * self._step:
+                self._first = self.estimate = bound
         self.values, self.zetas, self.deviances = [self._first], [0.0], [optimum.criterion]
         self._rests: list[Any] = [path.first]
         self.settled = False  # whether a better optimum is past the time to start again from it
-        self.bounds = {"sd": (0.0, np.inf), "cor": (-1.0, 1.0), "sigma": (0.0, np.inf)}.get(
-            parameter.kind, (-np.inf, np.inf)
-        )
+        self.bounds, self._open = bounds, open_ends
 
     def explore(self, reach: float, thorough: bool, bar: Progress | None = None) -> None:
         """Points on both sides until zeta exceeds `reach`, or the parameter's range ends."""
@@ -103,16 +118,24 @@ class Curve:
     def _limit(self, sign: int, z: float) -> float:
         from scipy.optimize import brentq
 
-        if self.values[self._end(sign)] == self._first == self.bounds[sign > 0]:
-            return self._first
+        if self._at_end(self._first, sign):
+            return self.bounds[sign > 0]
         side = [i for i in range(len(self.values)) if sign * (self.values[i] - self._first) >= 0][::sign]
         for inner, outer in zip(side, side[1:], strict=False):
             if sign * self.zetas[outer] >= z:
                 a, b = self.values[inner], self.values[outer]
                 rough = 1e-8 * abs(b - a)
                 return float(brentq(lambda v: self.at(float(v)) - sign * z, a, b, xtol=rough + 1e-300, rtol=1e-12))
-        end = self.values[side[-1]]
-        return end if end == self.bounds[sign > 0] else float("nan")
+        return self.bounds[sign > 0] if self._at_end(self.values[side[-1]], sign) else float("nan")
+
+    def _at_end(self, value: float, sign: int) -> bool:
+        """Whether the range ends here; at an end that cannot be evaluated, a value so near that it is as good."""
+        bound = self.bounds[sign > 0]
+        if value == bound or not self._open[sign > 0]:
+            return value == bound
+        if self.parameter.kind == "sigma":
+            return sign < 0 and value < NO_SIGMA * self._first
+        return abs(bound) == 1.0 and abs(value - bound) < NEAR
 
     def _end(self, sign: int) -> int:
         return 0 if sign < 0 else len(self.values) - 1
@@ -124,7 +147,7 @@ class Curve:
         for count in range(POINTS):
             end = self._end(sign)
             value, zeta = self.values[end], self.zetas[end]
-            if abs(zeta) >= reach or value == bound:
+            if abs(zeta) >= reach or self._at_end(value, sign):
                 return
             for _ in range(8):
                 target = self._inside(value, sign * step, bound)
@@ -140,10 +163,10 @@ class Curve:
             step = abs(target - value) * float(np.clip(SPACING / max(moved, 1e-300), 0.25, 3.0))
 
     def _inside(self, value: float, step: float, bound: float) -> float:
-        """The next value; at the end of the range the end itself, for sigma never zero."""
+        """The next value; at the end of the range the end itself, or half way where the likelihood does not exist."""
         target = value + step
         if np.isfinite(bound) and (target - bound) * np.sign(step) >= 0:
-            return value / 2 if self.parameter.kind == "sigma" else bound
+            return (value + bound) / 2 if self._open[step > 0] else bound
         return target
 
     def _return(self, sign: int, thorough: bool) -> bool:
@@ -194,7 +217,7 @@ class Curve:
     def _check(self, value: float, deviance: float, rest: Any) -> None:
         if deviance >= self._least - LOWER:
             return
-        better = _Better(self.parameter.name, value, self._least - deviance, self._path.lambdas(rest, value))
+        better = _Better(self.parameter.name, value, self._least - deviance, self._path.restart(rest, value))
         if not self.settled:
             raise better
         warnings.warn(f"{better}; refit from another start", ConvergenceWarning, stacklevel=5)
@@ -268,19 +291,20 @@ class Profile:
 
 def profile(fit: Fit, which: Any = None, progress: bool | None = None) -> Profile:
     """Profile the likelihood of parameters; see `Fit.profile`."""
-    picked = chosen(parameters(fit.design), which)
-    free = _check_structures(fit, picked)
+    picked = chosen(parameters_of(fit), which)
     engine = fit.engine
+    if fit.model.residual is not None or not all(structure.free for structure in engine.blocks.structures):
+        fit.rows_of_data()  # the search over structures needs them
     optimum = engine.fit(False) if fit.reml else fit.optimum
     messages: list[str] = []
     with Progress(16 * len(picked), "profile", progress) as bar:
         for _ in range(4):
             try:
-                curves = _curves(fit, engine if free else None, optimum, picked, bar)
+                curves = _curves(fit, engine.fitted(optimum), optimum, picked, bar)
                 break
             except _Better as better:
                 messages.append(f"{better.sentence}; the profile starts again from there.")
-                optimum = engine.fit(False, better.lambdas)
+                optimum = _fitted_from(better)
         else:
             raise OptionError(
                 f"{messages[-1]} After four better ones the search was given up: simplify the random effects, or fit again"
@@ -290,44 +314,32 @@ def profile(fit: Fit, which: Any = None, progress: bool | None = None) -> Profil
     return Profile(fit, curves, optimum.criterion, tuple(messages))
 
 
-def _check_structures(fit: Fit, picked: Sequence[Parameter]) -> bool:
-    """Whether all is free; sds and correlations can be held one at a time only where each is a parameter of its own."""
-    other = [t for t in fit.design.terms if t.structure not in FREE]
-    residual = fit.model.residual
-    if residual is None and not other:
-        return True
-    iterated = residual is not None and residual.iterated
-    if all(p.kind == "fixed" for p in picked) and not iterated:
-        fit.rows_of_data()
-        return False
-    what = "a structure of the residuals" if residual is not None else f"{other[0].structure}() of {other[0].group!r}"
-    way = "" if iterated else ", or profile the fixed effects alone (which=their names)"
-    raise OptionError(
-        f"profiles of sds and correlations need unstructured or diagonal random effects, and this model has {what}; use "
-        f"confint(method='bootstrap'){way}"
-    )
+def _fitted_from(better: _Better) -> Optimum:
+    """The whole model fitted from where a profile found it better."""
+    engine, lambdas = better.start
+    try:
+        return engine.fit(False, lambdas)
+    except DataError as error:  # sigma goes to zero where effects of one row each can take its place
+        raise DataError(f"{better.sentence}; but it cannot be fitted there: {error}") from None
 
 
-def _curves(
-    fit: Fit, engine: Engine | None, optimum: Optimum, picked: Sequence[Parameter], bar: Progress
-) -> list[Curve]:
-    """Profiles to REACH; without an engine, by fits of the rows."""
-    design = fit.design
+def _curves(fit: Fit, engine: Engine, optimum: Optimum, picked: Sequence[Parameter], bar: Progress) -> list[Curve]:
+    """Profiles to REACH."""
     covs = [optimum.sigma**2 * (m @ m.T)[None] for m in optimum.lambdas]
-    values = draws(picked, covs, np.array([optimum.sigma]), optimum.beta[None])[0]
-    thorough = engine is not None and engine.blocks.core.flops < CHEAP
+    values = draws(picked, covs, np.array([optimum.sigma]), optimum.beta[None], optimum.residual[None])[0]
+    thorough = engine.blocks.core.flops < CHEAP and fit.model.residual is None
     out = []
     for parameter, value in zip(picked, values, strict=True):
+        held = Held(engine, fit.design, parameter, optimum.sigma)
         path: Path
-        if parameter.kind == "fixed":
-            path = RowsPath(fit.model, parameter.i) if engine is None else FixedPath(engine, parameter.i, optimum)
-            step = SPACING * float(np.sqrt(optimum.vcov[parameter.i, parameter.i]))
+        if parameter.kind != "fixed":
+            path, step = VariancePath(held, optimum), held.first_step(float(value))
         else:
-            assert engine is not None
-            held = Held(engine, design, parameter, optimum.sigma)
-            path = VariancePath(held, optimum)
-            step = held.first_step(float(value))
-        curve = Curve(parameter, path, float(value), optimum, step)
+            column = parameter.i
+            plain = not isinstance(engine, StructuredEngine)
+            path = FixedPath(engine, column, optimum) if plain else RowsPath(held, column, fit.design, optimum)
+            step = SPACING * float(np.sqrt(optimum.vcov[column, column]))
+        curve = Curve(parameter, path, float(value), optimum, step, held.range(), held.open_ends())
         done = bar.done
         curve.explore(REACH, thorough, bar)
         bar.add(done + 16 - bar.done)

@@ -154,7 +154,8 @@ def read_all(given: Any, groups: Sequence[str]) -> dict[str, KnownCovariance]:
         raise OptionError(f"covariance must be a dict from a grouping factor to its matrix, not {type(given).__name__}")
     for name in given:
         if name not in groups:
-            hint = nearest(name, groups) or ("the model has " + (listing(dict.fromkeys(groups)) or "no random effects"))
+            has = listing(dict.fromkeys(groups)) if groups else "no random effects"
+            hint = nearest(name, groups) or f"the model has {has}"
             raise OptionError(f"covariance names {name!r}, which is no grouping factor of the formula; {hint}")
         if ":" in name:
             raise OptionError(
@@ -193,6 +194,8 @@ def _labels(levels: Any, rows: int, what: str) -> NDArray[Any]:
     ):
         raise OptionError(f"levels must be a list of labels, not {levels!r}")
     values = list(levels)
+    if not values:
+        raise DataError(f"the {what} has no levels")
     if len(values) != rows:
         raise DataError(f"there are {len(values)} levels for {rows} rows of the {what}")
     if len(set(values)) != len(values):
@@ -301,7 +304,9 @@ def pedigree(data: Any, animal: str = "animal", sire: str = "sire", dam: str = "
 
 
 def _with_holes(series: Any) -> list[tuple[Any, bool]]:
-    return list(zip(series.tolist(), frame.missing_mask(series).tolist(), strict=True))
+    """Labels and whether they are missing; whole numbers that a missing one made floats are whole again."""
+    values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in series.tolist()]
+    return list(zip(values, frame.missing_mask(series).tolist(), strict=True))
 
 
 def _parents_first(family: dict[Any, tuple[Any, Any]]) -> list[Any]:
@@ -334,9 +339,15 @@ def _henderson(parents: NDArray[Any]) -> tuple[Any, float]:
     inbreeding = np.zeros(n + 1)
     inbreeding[-1] = -1.0  # of an unknown parent: makes the formula for the Mendelian variance right
     within = np.empty(n)
-    for i, (s, d) in enumerate(parents.tolist()):
+    couples: dict[tuple[int, int], float] = {}
+    pairs = [(s, d) for s, d in parents.tolist()]
+    for i, (s, d) in enumerate(pairs):
         within[i] = 0.5 - 0.25 * (inbreeding[s] + inbreeding[d])
-        inbreeding[i] = _relationship(parents, within, i) - 1
+        if s < 0 or d < 0:
+            continue
+        if (s, d) not in couples:
+            couples[s, d] = _relationship(pairs, within, i) - 1
+        inbreeding[i] = couples[s, d]
     rows, cols, values = [], [], []
     for i, (s, d) in enumerate(parents.tolist()):
         family = [(i, 1.0), *((p, -0.5) for p in (s, d) if p >= 0)]
@@ -348,7 +359,7 @@ def _henderson(parents: NDArray[Any]) -> tuple[Any, float]:
     return coo_array((values, (rows, cols)), shape=(n, n)).tocsr(), float(np.sum(np.log(within)))
 
 
-def _relationship(parents: NDArray[Any], within: Array, i: int) -> float:
+def _relationship(parents: list[tuple[int, int]], within: Array, i: int) -> float:
     """Diagonal of the relationship matrix: sum over ancestors of (path coefficient)**2 times Mendelian variance."""
     import heapq
 
@@ -359,7 +370,7 @@ def _relationship(parents: NDArray[Any], within: Array, i: int) -> float:
         a = -heapq.heappop(heap)  # youngest first: all paths into it are complete
         weight = share.pop(a)
         total += weight * weight * within[a]
-        for p in parents[a].tolist():
+        for p in parents[a]:
             if p >= 0:
                 if p not in share:
                     share[p] = 0.0

@@ -21,6 +21,7 @@ from .errors import DataError, OptionError
 from .optimise import STATUS, Curvature, Evidence
 
 if TYPE_CHECKING:
+    from .covariance import Structure
     from .crossprod import CrossProducts
     from .design import Design
 
@@ -53,7 +54,10 @@ class Optimum:
     engine_lambdas : tuple of arrays
         Per engine group, any square root, engine coordinates.
     residual : (r,) array
-        Parameters of the residual's structure, as `Residual.names` names them; empty without one.
+        Parameters of the residual's structure, as `Residual.names` names them; of a generalised model the coefficients of
+        dispersion, zero inflation or thresholds. Empty without one.
+    residual_vcov : (r, r) array
+        Covariance of the latter; empty for Gaussian models.
     """
 
     reml: bool
@@ -67,6 +71,7 @@ class Optimum:
     evidence: Evidence
     engine_lambdas: tuple[Array, ...] = field(repr=False)
     residual: Array = field(default_factory=lambda: np.empty(0))
+    residual_vcov: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         for array in (self.theta, self.beta, self.vcov, self.residual, *self.lambdas, *self.b, *self.engine_lambdas):
@@ -463,7 +468,11 @@ def check_start(start: Any, engine: Engine) -> tuple[Array, ...]:
     OptionError
         If the length or a value is wrong.
     """
-    structures = engine.blocks.structures
+    return theta_factors(start, engine.blocks.structures)
+
+
+def theta_factors(start: Any, structures: tuple[Structure, ...]) -> tuple[Array, ...]:
+    """Per-term factors from a theta for terms of these structures; see `check_start`."""
     try:
         theta = np.asarray(start, dtype=np.float64).ravel()
     except (TypeError, ValueError):

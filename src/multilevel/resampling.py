@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, listing
+from .covariance import FREE
+from .errors import DataError, OptionError, listing
 from .rank import dependent_columns
 
 if TYPE_CHECKING:
     from .design import Design, Term
     from .fit import Fit
+    from .residuals import Residual, Serial, Spread, Whitener
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+APART = ("diag", "homdiag")  # structures whose effects do not covary
 BLOCKS = 200  # levels left out one by one by the jackknife; more are left out in blocks
 
 
@@ -32,32 +35,48 @@ class Pool:
     modes : tuple of (J, k) arrays
         Per term; their mean product is the estimated covariance.
     residuals : (n,) array
-        Of rows with weight one; their mean square is sigma squared.
+        Independent, with one variance; their mean square is sigma squared.
+    multipliers : (n,) array
+        Residual sd of each row over sigma.
+    serial : Whitener or None
+        Correlation of the residuals.
     """
 
     mean: Array
     modes: tuple[Array, ...]
     residuals: Array
+    multipliers: Array
+    serial: Whitener | None = None
 
 
 def pool(fit: Fit) -> Pool:
     """Transformed modes and residuals (Carpenter, Goldstein & Rasbash 2003, J. R. Stat. Soc. C 52, section 3.2).
 
     Conditional modes are shrunk, so that resampling them as they are would give too little variance. They are centred
-    and multiplied by the matrix that makes their mean product the estimated covariance; residuals likewise.
+    and multiplied by the matrix that makes their mean product the estimated covariance; residuals likewise, after their
+    own structure is undone.
     """
+    from .residuals import multipliers, serial_part
+
     design = fit.rows_of_data()
     mean = design.X @ fit.optimum.beta
     if design.offset is not None:
         mean = mean + design.offset
     modes = []
     for term, b, cov in zip(design.terms, fit.optimum.b, fit.random_cov(), strict=True):
+        levels, k = b.shape
+        if levels <= k and term.structure not in FREE:
+            raise OptionError(
+                f"kind 'residual' draws the effects of {term.group!r} again, and its {levels} levels cannot show how "
+                f"{k} effects of {term.structure}() covary; use kind='parametric'"
+            )
         centred = b - b.mean(axis=0)
-        modes.append(centred @ reflation(centred.T @ centred / len(b), cov, term.structure == "diag"))
-    root = 1.0 if design.weights is None else np.sqrt(design.weights)
-    rest = (design.y - fit._eta[1]) * root
+        modes.append(centred @ reflation(centred.T @ centred / levels, cov, term.structure in APART))
+    sds, serial = multipliers(fit), serial_part(fit)
+    rest = (design.y - fit._eta[1]) / sds
+    rest = rest if serial is None else serial.apply(rest)
     rest = rest - rest.mean()
-    return Pool(mean, tuple(modes), rest * (fit.sigma / np.sqrt(np.mean(rest * rest))))
+    return Pool(mean, tuple(modes), rest * (fit.sigma / np.sqrt(np.mean(rest * rest))), sds, serial)
 
 
 def reflation(found: Array, wanted: Array, apart: bool) -> Array:
@@ -83,15 +102,16 @@ def drawn_response(source: Pool, design: Design, rng: np.random.Generator) -> Ar
     y = source.mean.copy()
     for term, modes in zip(design.terms, source.modes, strict=True):
         levels, k = modes.shape
-        if term.structure == "diag":  # effects that do not covary are drawn apart
+        if term.structure in APART:  # effects that do not covary are drawn apart
             effects = modes[rng.integers(0, levels, (levels, k)), np.arange(k)]
         else:
             effects = modes[rng.integers(0, levels, levels)]
         rows = effects[term.codes]
         y += rows[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, rows)
+    from .residuals import correlate
+
     noise = source.residuals[rng.integers(0, len(y), len(y))]
-    y += noise if design.weights is None else noise / np.sqrt(design.weights)
-    return y
+    return y + source.multipliers * (noise if source.serial is None else correlate(source.serial, noise))
 
 
 def nested(inner: Term, outer: Term) -> bool:
@@ -123,25 +143,40 @@ class Cases:
         ends = np.cumsum(np.bincount(codes, minlength=len(self._outer.levels)))
         self.rows: list[Index] = [np.asarray(part) for part in np.split(order, ends[:-1])]
 
-    def drawn(self, rng: np.random.Generator, within: bool) -> Design:
-        """As many groups with replacement; each draw is a group of its own. `within` draws its rows again too."""
+    def parts(self, rng: np.random.Generator, within: bool) -> list[Index]:
+        """Rows of as many groups, drawn with replacement; `within` draws the rows of each again too."""
         count = len(self.rows)
         parts = [self.rows[j] for j in rng.integers(0, count, count)]
-        if within:
-            parts = [part[rng.integers(0, len(part), len(part))] for part in parts]
-        return self._design(parts)
+        return [part[rng.integers(0, len(part), len(part))] for part in parts] if within else parts
+
+    def drawn(self, rng: np.random.Generator, within: bool) -> Design:
+        """The design of `parts`; each draw is a group of its own."""
+        return self.design_of(self.parts(rng, within))
+
+    def holds(self, serial: Serial) -> bool:
+        """Whether residuals are correlated within the groups only."""
+        later = serial.previous >= 0
+        codes = self._outer.codes
+        return bool(np.array_equal(codes[later], codes[serial.previous[later]]))
 
     def blocks(self) -> list[Index]:
         """Sets of levels that the jackknife leaves out: one by one, or BLOCKS sets of about the same size."""
         count = len(self.rows)
         return [np.asarray(part) for part in np.array_split(np.arange(count), min(count, BLOCKS))]
 
-    def without(self, levels: Index) -> Design:
-        """The design less some groups."""
+    def without(self, levels: Index) -> list[Index]:
+        """Rows of the design less some groups."""
         lost = set(levels.tolist())
-        return self._design([part for j, part in enumerate(self.rows) if j not in lost])
+        return [part for j, part in enumerate(self.rows) if j not in lost]
 
-    def _design(self, parts: list[Index]) -> Design:
+    def design_of(self, parts: list[Index]) -> Design:
+        """The rows of `parts`, of which each is a group of its own.
+
+        Raises
+        ------
+        DataError
+            If they do not determine the fixed effects, or a factor has a single level left.
+        """
         old = self.design
         rows = np.concatenate(parts)
         draw = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -174,3 +209,49 @@ class Cases:
         levels = term.levels[found % len(term.levels)]
         z = None if term.Z is None else np.ascontiguousarray(term.Z[rows])
         return replace(term, codes=new.astype(np.int32), levels=levels, Z=z)
+
+
+def residual_of(residual: Residual, parts: list[Index]) -> Residual:
+    """The residuals' structure on rows drawn again, in which no correlation leaves a part.
+
+    Variances that depend on the fitted values wait for those of the new rows.
+
+    Raises
+    ------
+    DataError
+        If the rows do not determine a parameter of it.
+    """
+    rows = np.concatenate(parts)
+    spreads = tuple(_spread(one, rows) for one in residual.spreads)
+    serial = residual.serial
+    if serial is None:
+        return replace(residual, spreads=spreads)
+    place = np.full(len(serial.previous), -1, dtype=np.int64)
+    previous, at = [], 0
+    for part in parts:
+        place[part] = np.arange(at, at + len(part))
+        before = serial.previous[part]
+        previous.append(np.where(before >= 0, place[before], -1))
+        at += len(part)
+    new = np.concatenate(previous)
+    if not (new >= 0).any():
+        raise DataError(f"no group drawn has two rows, so {serial.text} has nothing to correlate")
+    return replace(residual, spreads=spreads, serial=replace(serial, previous=new, lag=serial.lag[rows]))
+
+
+def _spread(one: Spread, rows: Index) -> Spread:
+    if one.codes is not None:
+        codes = one.codes[rows]
+        lost = sorted(set(range(len(one.levels))) - set(codes.tolist()))
+        if lost:
+            raise DataError(
+                f"the groups drawn have no row of {one.levels[lost[0]]!r}, so {one.text} lacks its variance"
+            )
+        return replace(one, codes=codes)
+    if not one.covariate:
+        return replace(one, basis=None)
+    assert one.basis is not None
+    basis = one.basis[rows]
+    if np.ptp(basis) == 0:
+        raise DataError(f"{one.column!r} has one value in the groups drawn, so {one.text} has nothing to depend on")
+    return replace(one, basis=basis)

@@ -28,6 +28,7 @@ _OTHERS = {  # what people who come from nlme, glmmTMB or brms type
     "varident": "ident", "varpower": "power", "varexp": "exp",
 }  # fmt: skip
 SERIAL = ("ar1", "car1")
+SHORT, LONG = 0.026, 1e4  # lags at which a correlation over one is 0, or 1, to too many digits
 SPREADS = ("ident", "power", "exp")
 
 
@@ -73,7 +74,11 @@ def read(correlation: Any, variance: Any) -> ResidualText:
             f"variance must be text such as 'ident(sex)' or 'power(age)', or a list of these, got {variance!r}"
         )
     parts = [part for piece in pieces for part in _split(piece)]
-    return ResidualText(serial, tuple(_spread(part) for part in parts))
+    spreads = tuple(_spread(part) for part in parts)
+    for i, (kind, columns, text) in enumerate(spreads):
+        if (kind, columns) in [(k, c) for k, c, _ in spreads[:i]]:
+            raise OptionError(f"the variance function {text!r} stands twice; leave one out")
+    return ResidualText(serial, spreads)
 
 
 def _split(text: str) -> list[str]:
@@ -193,8 +198,22 @@ def _prepare_serial(
             f"them, or name a "
             f"finer group such as {name}:other"
         )
-    unit = float(np.median(lag[previous >= 0])) if kind == "car1" else 1.0
-    return Serial(kind, text, ":".join(groups), time, previous, lag / unit, unit)
+    if kind == "ar1":
+        return Serial(kind, text, ":".join(groups), time, previous, lag)
+    unit, over = _units(lag[previous >= 0])
+    return Serial(kind, text, ":".join(groups), time, previous, lag / unit, unit, over)
+
+
+def _units(lag: NDArray[np.float64]) -> tuple[float, float]:
+    """Lags over which the search and the report take a correlation: the median, and one where that says something.
+
+    A correlation of 0.1 over the shortest lag must not vanish to all digits over the lag of the report: 1e-308 over one is
+    1e-8 over `SHORT`.
+    """
+    unit, least = float(np.median(lag)), float(np.min(lag))
+    if least >= SHORT and unit <= LONG:
+        return unit, 1.0
+    return unit, unit if least >= SHORT * unit else least
 
 
 def _times(series: pd.Series[Any], name: str, kind: str, text: str) -> NDArray[np.float64]:
@@ -242,6 +261,15 @@ def _prepare_spread(
 
 def basis(kind: str, x: NDArray[np.float64], name: str, text: str, rows: NDArray[Any]) -> NDArray[np.float64]:
     """What the parameter multiplies in log sd."""
+    check_covariate(kind, x, name, text, rows)
+    out = np.log(np.abs(x)) if kind == "power" else x
+    if np.ptp(out) == 0:
+        raise DataError(f"{text} needs {name} to vary, but it is {x[0]:g} in every row used; leave it out")
+    return np.asarray(out, dtype=np.float64)
+
+
+def check_covariate(kind: str, x: NDArray[np.float64], name: str, text: str, rows: NDArray[Any]) -> None:
+    """Refuse values that have no finite power; `rows` are their numbers in the data."""
     bad = np.flatnonzero(~np.isfinite(x) | ((x == 0) & (kind == "power")))
     if len(bad):
         raise DataError(
@@ -249,10 +277,6 @@ def basis(kind: str, x: NDArray[np.float64], name: str, text: str, rows: NDArray
             f"is {x[bad[0]]:g} in "
             f"row {int(rows[bad[0]])} (counting from 0); use exp({name}), or shift the column"
         )
-    out = np.log(np.abs(x)) if kind == "power" else x
-    if np.ptp(out) == 0:
-        raise DataError(f"{text} needs {name} to vary, but it is {x[0]:g} in every row used; leave it out")
-    return np.asarray(out, dtype=np.float64)
 
 
 # -- on new rows ---------------------------------------------------------------------------------------------------------
@@ -263,10 +287,12 @@ def new_multipliers(
 ) -> NDArray[np.float64]:
     """(m,) residual sd, relative to sigma, of the complete rows `keep` of new data; `values` are the fit's parameters.
 
+    NaN where a row misses what its variance depends on.
+
     Raises
     ------
     DataError
-        For a level that was not fitted, or a column that is missing.
+        For a level that was not fitted, a column that is missing, or a covariate of zero under a power.
     """
     out = np.zeros(len(keep))
     at = 0
@@ -274,12 +300,14 @@ def new_multipliers(
         part = values[at : at + s.n]
         at += s.n
         if s.kind == "ident":
-            out += np.r_[0.0, np.log(part)][_known_levels(s, new, keep)]
+            out += np.r_[0.0, np.log(part), np.nan][_known_levels(s, new, keep)]
         elif s.column == FITTED and not s.covariate:
             out += part[0] * (np.log(np.maximum(np.abs(fitted), 1e-300)) if s.kind == "power" else fitted)
         else:
             series = frame.Table(new).load([s.column], {s.column: s.text})[s.column]
             x = frame.numbers(series, s.column)[keep]
+            known = ~np.isnan(x)
+            check_covariate(s.kind, x[known], s.column, s.text, keep[known])
             out += part[0] * (np.log(np.abs(x)) if s.kind == "power" else x)
     return np.exp(out)
 
@@ -296,4 +324,5 @@ def _known_levels(s: Spread, new: Any, keep: NDArray[Any]) -> NDArray[Any]:
             f"{s.text} has no variance for {strange[0]!r} of {s.column!r}, which did not occur when fitting; "
             f"allowed are {', '.join(s.levels)}"
         )
-    return np.array([known[label] for label in labels])[codes]
+    at = [*(known[label] for label in labels), len(s.levels)]  # the last: a missing level
+    return np.array(at, dtype=np.intp)[codes]

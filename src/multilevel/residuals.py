@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import DataError, OptionError
+
 if TYPE_CHECKING:
     from .fit import Fit
 
@@ -21,6 +23,7 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
 FITTED = "fitted"  # stands for the fitted values under power() and exp()
+NONE = 1e8  # coordinate of a CAR(1) without any correlation
 TINY = 1e-12  # 1 - c**2 at or below which two rows count as copies of one another
 
 
@@ -43,6 +46,8 @@ class Serial:
     unit : float
         Time in which the search's correlation is taken: the median lag, for a correlation over a day says nothing where
         rows lie years apart. Always one for AR(1).
+    over : float
+        Lag over which the correlation is told, in the user's time: one, unless it would be 0 or 1 to all digits there.
     """
 
     kind: str
@@ -52,43 +57,60 @@ class Serial:
     previous: NDArray[np.int64] = field(repr=False)
     lag: Array = field(repr=False)
     unit: float = 1.0
+    over: float = 1.0
 
     def names(self) -> tuple[str, ...]:
-        return (f"rho({self.group})",)
+        return (f"rho({self.group})" if self.over == 1.0 else f"rho({self.group}) over {self.over:.6g}",)
 
     def starts(self) -> list[Array]:
         """Where the search looks first, in coordinates."""
         rhos = (0.3, 0.7, 0.95, -0.3) if self.kind == "ar1" else (0.3, 0.7, 0.95)
         return [np.array([self._coordinate(rho)]) for rho in rhos]
 
-    def _coordinate(self, rho: float) -> float:
-        return float(np.arcsin(rho) if self.kind == "ar1" else np.arcsin(np.sqrt(rho)))
+    # AR(1): rho = sin(a). CAR(1): rho = exp(-a**2), so that every c = rho**lag is smooth in a, for lags of all sizes;
+    # with rho itself, or an angle of it, short lags would have a cusp at zero. Zero lies far out, at `NONE`.
 
-    def internal(self, a: Array) -> float:
-        """Correlation over one unit."""
-        return float(np.sin(a[0]) if self.kind == "ar1" else np.sin(a[0]) ** 2)
+    def _coordinate(self, rho: float) -> float:
+        if self.kind == "ar1":
+            return float(np.arcsin(rho))
+        return float(np.sqrt(-np.log(rho))) if rho > 0 else NONE
 
     def values(self, a: Array) -> Array:
-        """Correlation over a lag of one, in the user's time."""
-        rho = self.internal(a)
-        return np.array([rho if self.unit == 1.0 else rho ** (1 / self.unit)])
+        """Correlation over a lag of `over`, in the user's time."""
+        return np.array([np.sin(a[0]) if self.kind == "ar1" else np.exp(-(a[0] ** 2) * (self.over / self.unit))])
 
     def coordinates(self, values: Array) -> Array:
-        """Inverse of `values`."""
+        """Inverse of `values`.
+
+        Raises
+        ------
+        OptionError
+            For a correlation out of its range.
+        """
         rho = float(values[0])
-        return np.array([self._coordinate(rho if self.unit == 1.0 else rho**self.unit)])
+        low = -1.0 if self.kind == "ar1" else 0.0
+        if not low <= rho <= 1:
+            raise OptionError(f"{self.names()[0]} of {self.kind}() lies between {low:g} and 1, got {rho:g}")
+        if self.kind == "ar1":
+            return np.array([np.arcsin(rho)])
+        return np.array([min(float(np.sqrt(-np.log(rho) * (self.unit / self.over))), NONE) if rho > 0 else NONE])
+
+    def vanished(self, a: Array) -> bool:
+        """Whether a CAR(1) has no correlation left, at any of its lags."""
+        return self.kind == "car1" and abs(float(a[0])) >= NONE
 
     def coefficient(self, a: Array) -> tuple[Array, Array]:
         """(n,) c = rho**lag, zero for first rows, and its derivative by the coordinate."""
-        rho = self.internal(a)
-        by_angle = float(np.cos(a[0]) if self.kind == "ar1" else np.sin(2 * a[0]))
         later = self.previous >= 0
         c, slope = np.zeros(len(self.lag)), np.zeros(len(self.lag))
         lag = self.lag[later]
+        if self.kind == "car1":
+            c[later] = np.exp(-(a[0] ** 2) * lag)
+            slope[later] = -2 * a[0] * lag * c[later]
+            return c, slope
+        rho = float(np.sin(a[0]))
         c[later] = np.power(rho, lag)
-        with np.errstate(divide="ignore"):
-            slope[later] = np.where(lag == 1, 1.0, lag * np.power(rho, lag - 1)) * by_angle
-        slope[~np.isfinite(slope)] = 0.0  # rho = 0 with a lag below one: the angle's derivative is zero there
+        slope[later] = lag * np.power(rho, lag - 1) * np.cos(a[0])
         return c, slope
 
 
@@ -139,6 +161,8 @@ class Spread:
         return np.asarray(np.exp(a) if self.kind == "ident" else a / self.scale())
 
     def coordinates(self, values: Array) -> Array:
+        if self.kind == "ident" and not np.min(values, initial=np.inf) > 0:
+            raise OptionError(f"the ratios of sds of {self.text} must be positive, got {np.min(values):g}")
         return np.asarray(np.log(values) if self.kind == "ident" else values * self.scale())
 
     def log_sd(self, a: Array) -> Array:
@@ -178,6 +202,12 @@ class Residual:
 
     def with_fitted(self, fitted: Array) -> Residual:
         """The same with these fitted values under power(fitted) and exp(fitted)."""
+        if not np.ptp(fitted) > 1e-10 * np.abs(fitted).max(initial=0.0):
+            text = next(s.text for s in self.spreads if not s.covariate)
+            raise DataError(
+                f"{text} needs fitted values that vary, but without it they are {fitted[0]:.6g} in every row used; leave "
+                f"it out, or name a column"
+            )
         size = np.maximum(np.abs(fitted), 1e-8 * max(float(np.abs(fitted).max()), 1e-300))
         spreads = tuple(
             s if s.covariate else replace(s, basis=np.log(size) if s.kind == "power" else fitted) for s in self.spreads

@@ -205,10 +205,10 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     from .design_recipe import from_recipe
     from .fit import Fit
     from .formula import parse
-    from .model import Model, check_family
+    from .model import Model
     from .reml import Engine
 
-    check_family(header["family"], None)
+    need(header["family"] == "gaussian", "its family is of a newer version")
     design = _design(header, arrays, parse(header["formula"]), from_recipe(header["recipe"]))
     blocks = _blocks(header["engine"], arrays, design)
     saved = header.get("structures")
@@ -228,6 +228,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     engine = Engine.of(blocks, default_threads())
     model = object.__new__(Model)  # its constructor starts from rows, which a saved fit need not have
     model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
+    model._distribution, model._laplace = None, None
     model._residual, model._residual_text, model._levels = residual, _residual_text(residual), None
     if saved is not None and data is not None:
         engine = _with_structures(model, optimum, saved)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .residuals import Residual
 
 Array = NDArray[np.float64]
+SERIAL_FIELDS = ("kind", "text", "group", "time", "unit", "over")
 FACTS = ("steps", "hessian", "profiled", "r2_slope", "l_x")
 
 
@@ -39,7 +40,7 @@ def pack(fit: Fit, arrays: dict[str, Array]) -> dict[str, Any] | None:
     r = fit.model.residual
     if r is None:
         return {"residual": None}
-    serial = None if r.serial is None else {n: getattr(r.serial, n) for n in ("kind", "text", "group", "time", "unit")}
+    serial = None if r.serial is None else {n: getattr(r.serial, n) for n in SERIAL_FIELDS}
     spreads = [
         {"kind": s.kind, "text": s.text, "column": s.column, "levels": list(s.levels), "covariate": s.covariate}
         for s in r.spreads
@@ -59,12 +60,12 @@ def residual(saved: Mapping[str, Any] | None) -> Residual | None:
     s = saved["residual"]["serial"]
     serial = None
     if s is not None:
-        need(
-            s["kind"] in SERIAL and isinstance(s["unit"], float) and 0 < s["unit"] < 1e150, "the correlation is unknown"
-        )
+        units = [s["unit"], s["over"]]
+        fine = all(isinstance(u, float) and 0 < u < 1e150 for u in units)
+        need(s["kind"] in SERIAL and fine, "the correlation is unknown")
         need(all(isinstance(s[n], str) for n in ("text", "group")), "the correlation has no name")
         need(s["time"] is None or isinstance(s["time"], str), "the correlation has no time")
-        serial = Serial(s["kind"], s["text"], s["group"], s["time"], rows, none, s["unit"])
+        serial = Serial(s["kind"], s["text"], s["group"], s["time"], rows, none, *units)
     spreads = []
     for one in saved["residual"]["spreads"]:
         texts = [one["text"], one["column"], *one["levels"]]

@@ -221,7 +221,9 @@ class StructuredEngine(Engine):
                 sds = np.abs(np.diag(moments[f])[part])
                 sds = np.full(s.n_sd, np.sqrt(np.mean(sds**2))) if s.n_sd == 1 else sds
                 rhos = [theta[s.n_sd :] for theta in s_starts(s, 1.0)]
-                choices.append([s.coordinates(np.r_[sds, rho]) for rho in rhos])
+                level = np.full(s.n_sd, np.sqrt(np.mean(sds**2)))
+                sizes = [sds, level] if s.n_sd > 1 and s.correlated else [sds]
+                choices.append([s.coordinates(np.r_[size, rho]) for size in sizes for rho in rhos])
         order = [t for g in self.blocks.groups for t in g.terms if not self.blocks.structures[t].free]
         ranked = [choices[order.index(t)] for t, _ in self.spans()]
         if self.residual is not None:

@@ -13,6 +13,7 @@ from . import optimise
 from .covariance import NO_SD
 from .errors import DataError
 from .optimise import Curvature, Direction, Evidence
+from .residuals import NONE
 
 if TYPE_CHECKING:
     from .structured import StructuredEngine
@@ -22,11 +23,14 @@ Array = NDArray[np.float64]
 STEP = 1e-4  # of central differences in smooth coordinates: error about 1e-8 both ways
 GAIN = 1e-10  # deviance that a further step must promise to be worth it
 SNAP = 1e-3  # relative sd below which a structured term is tried at zero
+LITTLE = 0.05  # correlation of the nearest rows below which a CAR(1) is tried without any
 CANNOT = (
     "the criterion cannot be evaluated at any start, which points to values far too large or too small; rescale the response "
     "and the predictors, or simplify the structure"
 )
-MAX_STARTS = 12  # combinations of starts that are looked at
+MAX_STARTS, FEW_STARTS = 20, 8  # combinations of starts that are looked at: where that costs little, and where not
+DESCENTS = 5  # of them, from which the search goes down where that costs little: a correlation may have two minima
+CHEAP = 1e8  # operations of one evaluation times coordinates: what costs little
 LONGEST = 1.0  # step in angles, and in units of an sd
 
 
@@ -101,16 +105,14 @@ class Search:
         engine = self.engine
         loose = [*engine.blocks.components, *engine.term_components()]
         moments = _core.moment_start(engine.blocks.core, loose)
-        candidates = [start] if start is not None else list(itertools.islice(engine.starts(moments), MAX_STARTS))
+        cheap = engine.blocks.core.flops * max(engine.n_terms + len(engine.a), 1) < CHEAP
+        most = MAX_STARTS if cheap else FEW_STARTS
+        candidates = [start] if start is not None else list(itertools.islice(engine.starts(moments), most))
         points = [p for a in candidates if (p := self.at(a, moments)) is not None]
         if not points:
             raise DataError(CANNOT)
         points.sort(key=lambda p: p.value)
-        best = self.descend(points[0])
-        if len(points) > 1 and engine.blocks.core.flops * len(best.a) < 1e8:
-            other = self.descend(points[1])
-            best = min(best, other, key=lambda p: p.value)
-        return self.snapped(best)
+        return min((self.snapped(self.descend(p)) for p in points[: DESCENTS if cheap else 1]), key=lambda p: p.value)
 
     def descend(self, point: Point) -> Point:
         """Quasi-Newton (BFGS) with backtracking."""
@@ -160,7 +162,23 @@ class Search:
             zero = self.at(a, point.lambdas)
             if zero is not None and zero.value <= point.value + 1e-9:
                 point = self._grown(zero, span, s) or zero
-        return point
+        return self._independent(point)
+
+    def _independent(self, point: Point) -> Point:
+        """Residuals without a CAR(1), where that is no worse and no usual correlation is better."""
+        serial = None if point.engine.residual is None else point.engine.residual.serial
+        if serial is None or serial.kind != "car1" or serial.vanished(point.a[-1:]):
+            return point
+        if np.max(serial.coefficient(point.a[-1:])[0]) > LITTLE:
+            return point
+        none = self.at(np.r_[point.a[:-1], NONE], point.lambdas)
+        if none is None or none.value > point.value + 1e-7:  # a tail that falls off to nothing
+            return point
+        for start in serial.starts():
+            tried = self.at(np.r_[point.a[:-1], start], none.lambdas)
+            if tried is not None and tried.value < none.value - 1e-7:
+                return self.descend(tried)
+        return none
 
     def _grown(self, zero: Point, span: slice, s: Any) -> Point | None:
         """A better point where the vanished term has some variance after all, for any of the usual correlations."""
@@ -178,7 +196,7 @@ def s_starts(s: Any, sd: float) -> list[Array]:
     if not s.correlated:
         return [np.full(s.n_sd, sd)]
     low, _ = s.range()
-    return [np.r_[np.full(s.n_sd, sd), rho] for rho in (0.5, 0.9, 0.1, low / 2)]
+    return [np.r_[np.full(s.n_sd, sd), rho] for rho in (0.5, 0.9, 0.1, low / 2, 0.9 * low)]
 
 
 # -- all coordinates at once ----------------------------------------------------------------------------------------
@@ -269,7 +287,9 @@ def active(point: Point) -> list[int]:
         out += list(range(span.start, span.start + s.n_sd))
         if s.correlated and vary > 1:
             out.append(span.stop - 1)
-    return out + list(range(point.engine.n_terms, len(point.a)))
+    residual = point.engine.residual
+    gone = residual is not None and residual.serial is not None and residual.serial.vanished(point.a[-1:])
+    return out + list(range(point.engine.n_terms, len(point.a) - gone))
 
 
 def polished(search: Search, point: Point) -> tuple[Point, Joint, Curvature | None]:

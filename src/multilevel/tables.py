@@ -90,20 +90,20 @@ def p_values(values: Sequence[float], digits: int = 3, eps: float = float(np.fin
     return [tiny if p < eps else text for p, text in zip(values, out, strict=True)]
 
 
-def _stars(p: float) -> str:
+def stars(p: float) -> str:
     return next((stars for bound, stars in STARS if p <= bound), "")
 
 
 # -- names ---
 
 
-def _clean(name: object) -> str:
+def clean(name: object) -> str:
     """A name on one line, without control characters."""
     return "".join(char if char.isprintable() else " " for char in str(name))
 
 
-def _effect(name: str) -> str:
-    return "(Intercept)" if name == "Intercept" else _clean(name)
+def effect_name(name: str) -> str:
+    return "(Intercept)" if name == "Intercept" else clean(name)
 
 
 def abbreviate(names: Sequence[str], length: int = 6) -> list[str]:
@@ -137,8 +137,8 @@ def summary_blocks(fit: Fit, ddf: str = "satterthwaite") -> list[Block]:
     ddf : {"satterthwaite", "none"}
         "none" leaves out degrees of freedom and p-values, as lme4 does.
     """
-    blocks = [_heading(fit, ddf), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit, ddf),
-              _correlation(fit), _closing(fit)]
+    blocks = [_heading(fit, ddf), criterion_block(fit), residual_block(fit), random_block(fit), _fixed(fit, ddf),
+              correlation_block(fit), closing(fit)]
     return [block for block in blocks if block is not None]
 
 
@@ -148,13 +148,13 @@ def _heading(fit: Fit, ddf: str) -> Block:
     if ddf != "none" and fit.design.names:
         exact = not fit.design.terms and fit.reml
         lines.append(f"t-tests use {'n - p degrees of freedom' if exact else SATTERTHWAITE}")
-    lines.append(f"Formula: {' '.join(_clean(fit.formula).split())}")
+    lines.append(f"Formula: {' '.join(clean(fit.formula).split())}")
     if fit.design.weights is not None:
         lines.append("Weights: given; the residual variance is that of weight one")
     return Block(f"{kind} fit by {'REML' if fit.reml else 'maximum likelihood'}", notes=tuple(lines))
 
 
-def _criterion(fit: Fit) -> Block:
+def criterion_block(fit: Fit) -> Block:
     if fit.reml:
         return Block("", notes=(f"REML criterion at convergence: {_plain(fit.criterion, '.1f')}",))
     values = (fit.aic, fit.bic, fit.loglik, fit.deviance)
@@ -168,7 +168,7 @@ def _spread(title: str, header: tuple[str, ...], row: Sequence[str]) -> Block:
     return Block(title, header, (tuple(cell.rjust(width) for cell in row),), "r" * len(header))
 
 
-def _residuals(fit: Fit) -> Block | None:
+def residual_block(fit: Fit) -> Block | None:
     """Quantiles of the residuals over sigma; not known for a fit read without its data."""
     if getattr(fit.design, "y", None) is None or not fit.sigma > 0:
         return None
@@ -180,10 +180,12 @@ def _residuals(fit: Fit) -> Block | None:
     return _spread("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), texts)
 
 
-def _random(fit: Fit) -> Block:
+def random_block(fit: Fit) -> Block:
     counts = {term.group: len(term.levels) for term in fit.design.terms}
-    sizes = "; ".join(f"{_clean(group)}, {count}" for group, count in counts.items())
+    sizes = "; ".join(f"{clean(group)}, {count}" for group, count in counts.items())
     observed = f"Number of obs: {fit.nobs}" + (f", groups:  {sizes}" if sizes else "")
+    if fit.generalised and not fit.design.terms:
+        return Block("", notes=(observed,))
     if not fit.design.terms:
         lines = (f"Residual standard deviation: {numbers([fit.sigma])[0]}", *_structures(fit), observed)
         return Block("", notes=lines)
@@ -204,9 +206,10 @@ def _random(fit: Fit) -> Block:
         for i, name in enumerate([f"each of {s.k} effects"] if one else term.names):
             shown = [next(texts) for _ in triangle[i - 1]] if i and triangle else []
             cells = (*shown, *[""] * (width - len(shown)))
-            rows.append(("" if i else _clean(term.group), _effect(name), variances[k], deviations[k], *cells))
+            rows.append(("" if i else clean(term.group), effect_name(name), variances[k], deviations[k], *cells))
             k += s.k if one else 1
-    rows.append(("Residual", "", variances[-1], deviations[-1], *[""] * width))
+    if not fit.generalised:
+        rows.append(("Residual", "", variances[-1], deviations[-1], *[""] * width))
     heads = ("Groups", "Name", "Variance", "Std.Dev.", *["Corr", *[""] * width][: width])
     notes = (*_structures(fit), observed)
     return Block("Random effects:", heads, tuple(rows), "ll" + "n" * (2 + width), notes, indent=1)
@@ -221,8 +224,8 @@ def _structures(fit: Fit) -> list[str]:
         at += s.n_theta
         if s.correlated:
             power = "**lag" if "ar1" in s.kind else ""
-            out.append(f"{_clean(term.group)}: {s.kind}(), correlation {_plain(rho, '.3f')}{power} between its {s.k} effects")
-    out += [f"{_clean(name)}: its levels have a known covariance" for name in fit.design.known]
+            out.append(f"{clean(term.group)}: {s.kind}(), correlation {_plain(rho, '.3f')}{power} between its {s.k} effects")
+    out += [f"{clean(name)}: its levels have a known covariance" for name in fit.design.known]
     if (r := fit.model.residual) is not None:
         values = dict(zip(r.names(), numbers(fit.optimum.residual, 3), strict=True))
         out.append(f"Residual: {', '.join(r.texts())}")
@@ -245,9 +248,9 @@ def _fixed(fit: Fit, ddf: str) -> Block | None:
         return None
     get = {name: np.asarray(values)[kept] for name, values in columns.items()}
     p = len(kept)
-    joint = numbers([*_readable(get["estimate"], get["std_error"]), *get["std_error"]])
+    joint = numbers([*readable(get["estimate"], get["std_error"]), *get["std_error"]])
     statistic = numbers([round(t, 3) for t in get["statistic"].tolist()])
-    cells = [[_effect(name) for name in get["term"].tolist()], joint[:p], joint[p:], statistic]
+    cells = [[effect_name(name) for name in get["term"].tolist()], joint[:p], joint[p:], statistic]
     header, align, notes = ["", "Estimate", "Std. Error", "t value"], "lrrr", []
     if ddf != "none":
         pvalue = get["p_value"].tolist()
@@ -255,13 +258,13 @@ def _fixed(fit: Fit, ddf: str) -> Block | None:
         cells += [p_values(pvalue)]
         header, align = [*header[:3], "df", "t value", "Pr(>|t|)"], "lrrrrr"
         if any(p <= STARS[-1][0] for p in pvalue):
-            cells.append([_stars(p) for p in pvalue])
+            cells.append([stars(p) for p in pvalue])
             header, align, notes = [*header, ""], align + "l", ["---", LEGEND]
     rows = tuple(zip(*cells, strict=True))
     return Block("Fixed effects:", tuple(header), rows, align, (*notes, *lost))
 
 
-def _readable(estimate: Array, std_error: Array) -> list[float]:
+def readable(estimate: Array, std_error: Array) -> list[float]:
     """Estimates; those far below their standard error are rounded, not to ask for decimals of their own."""
     out = []
     for value, error in zip(estimate.tolist(), std_error.tolist(), strict=True):
@@ -278,8 +281,8 @@ def _degrees(df: Array) -> list[str]:
     return [_plain(v, f".{places}f" if v < 1e6 else ".2e") for v in df.tolist()]
 
 
-def _correlation(fit: Fit) -> Block | None:
-    names = [_effect(name) for name in fit.design.names]
+def correlation_block(fit: Fit) -> Block | None:
+    names = [effect_name(name) for name in fit.design.names]
     if not 2 <= len(names) <= MAX_CORRELATED:
         return None
     vcov = fit.vcov()
@@ -292,7 +295,7 @@ def _correlation(fit: Fit) -> Block | None:
     return Block("Correlation of Fixed Effects:", header, tuple(rows), "l" + "n" * width)
 
 
-def _closing(fit: Fit) -> Block:
+def closing(fit: Fit) -> Block:
     """The verdict, and what was left out; dropped columns stand under the fixed effects."""
     others = [m for m in fit.design.messages if "full rank" not in m or not fit.design.names]
     return Block("", notes=(fit.convergence.sentence, *others))
@@ -303,7 +306,12 @@ def _closing(fit: Fit) -> Block:
 
 def summary_text(fit: Fit, ddf: str = "satterthwaite") -> str:
     """The summary as lme4 and lmerTest print it."""
-    return "\n\n".join(_block_text(block) for block in summary_blocks(fit, ddf)) + "\n"
+    return text_of(summary_blocks(fit, ddf))
+
+
+def text_of(blocks: Sequence[Block]) -> str:
+    """Blocks as text."""
+    return "\n\n".join(_block_text(block) for block in blocks) + "\n"
 
 
 def _block_text(block: Block) -> str:
@@ -330,7 +338,12 @@ def _pad(text: str, width: int, how: str) -> str:
 
 def summary_html(fit: Fit) -> str:
     """The summary as a piece of HTML that takes the colours of the page round it."""
-    parts = "\n".join(_block_html(block) for block in summary_blocks(fit))
+    return html_of(summary_blocks(fit))
+
+
+def html_of(blocks: Sequence[Block]) -> str:
+    """Blocks as a piece of HTML."""
+    parts = "\n".join(_block_html(block) for block in blocks)
     style = "font-variant-numeric:tabular-nums;line-height:1.35;max-width:100%;overflow-x:auto"
     return f'<div style="{style}">\n{parts}\n</div>'
 
@@ -385,7 +398,12 @@ def _latex_number(text: str) -> str:
 
 def summary_latex(fit: Fit) -> str:
     """The summary's tables for LaTeX; needs the package booktabs."""
-    parts = "\n\n\\medskip\n".join(_block_latex(block) for block in summary_blocks(fit))
+    return latex_of(summary_blocks(fit))
+
+
+def latex_of(blocks: Sequence[Block]) -> str:
+    """Blocks as LaTeX tables."""
+    parts = "\n\n\\medskip\n".join(_block_latex(block) for block in blocks)
     return "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}\n" + parts + "\n"
 
 

@@ -151,3 +151,47 @@ class TestVerbs:
         from .hypotheses import test
 
         return test(cast("Fit", self), hypotheses, rhs, joint, ddf, level)
+
+    def update(self, formula: str = ". ~ .", *, data: Any = None, reml: bool | None = None, **options: Any) -> Fit:
+        """Fit again with another formula, other options or other data: R's ``update``.
+
+        Parameters
+        ----------
+        formula : str
+            ``". ~ . + x - z"``: a dot stands for the old response or the old right side, fixed and random terms alike.
+            ``- z`` takes a fixed term out, ``- (x | g)`` a random one, ``+ (1 | h)`` adds one. A right side without a dot
+            is a new one. Default: the old formula.
+        data : data frame, optional
+            Default the data of the fit.
+        reml : bool, optional
+            Default as the fit.
+        **options
+            What `Model` takes: weights, offset, contrasts, missing, levels, correlation, variance, covariance. Those
+            that are not given stay as they are; None takes one away.
+
+        Returns
+        -------
+        Fit
+
+        Raises
+        ------
+        FormulaError
+            For what cannot be read, and for a term to take out that is not there, with a caret.
+        DataError
+            For a fit saved without its data, unless `data` is given.
+
+        Notes
+        -----
+        Rows with missing values in a new column are left out, so that the two fits may be of different rows; a warning
+        counts them. By REML, models with different fixed effects cannot be compared: use ``reml=False``.
+
+        Examples
+        --------
+        >>> import multilevel as ml
+        >>> fit = ml.lmer("Reaction ~ Days + (Days | Subject)", ml.load("sleepstudy"))
+        >>> fit.update(". ~ . + I(Days^2)").formula
+        'Reaction ~ Days + I(Days^2) + (Days | Subject)'
+        """
+        from .update import update
+
+        return update(cast("Fit", self), formula, data, reml, **options)

@@ -1,0 +1,193 @@
+"""What stands left of the tilde for a family that is not Gaussian: successes, counts, proportions, categories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import frame
+from .errors import DataError, FormulaError
+from .expressions import analyse, evaluate
+from .families import COUNTS, TRIALS, Family
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .plan import Plan
+
+Array = NDArray[np.float64]
+
+_CBIND = re.compile(r"\s*cbind\s*\((.*)\)\s*$", re.DOTALL)
+_TRIALS = re.compile(r"(.*)\|\s*trials\s*\((.*)\)\s*$", re.DOTALL)
+TWO = 1e-8  # how far a count may lie from a whole number
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response on the rows used.
+
+    Attributes
+    ----------
+    y : (n,) array
+        Successes, counts, values, or numbers of categories from zero.
+    trials : (n,) array or None
+    labels : tuple of str
+        Categories in their order (ordinal), or (failure, success) of a two-valued response; else empty.
+    weights : (n,) array or None
+        Prior weights that are left once proportions have used theirs as trials.
+    messages : tuple of str
+    """
+
+    y: Array
+    trials: Array | None
+    labels: tuple[str, ...]
+    weights: Array | None
+    messages: tuple[str, ...] = ()
+
+
+def read(plan: Plan, series: Mapping[str, pd.Series[Any]], rows: NDArray[Any], family: Family, weights: Array | None) -> Response:
+    """The response as the family takes it.
+
+    Raises
+    ------
+    DataError
+        Where a value is impossible for the family, with its row.
+    """
+    text = plan.formula.response
+    if (found := _CBIND.match(text)) is not None:
+        parts = _arguments(found[1])
+        if len(parts) != 2 or family.name not in TRIALS:
+            _wrong(plan, f"{text} counts successes and failures, which family {family.name!r} does not take")
+        good, bad = (_values(part, series) for part in parts)
+        _check(good, rows, text, "the number of successes", low=0, whole=True)
+        _check(bad, rows, text, "the number of failures", low=0, whole=True)
+        return Response(good, good + bad, (), weights)
+    if (found := _TRIALS.match(text)) is not None:
+        if family.name not in TRIALS:
+            _wrong(plan, f"{text} counts successes among trials, which family {family.name!r} does not take")
+        good, trials = _values(found[1], series), _values(found[2], series)
+        _check(trials, rows, text, "the number of trials", low=0, whole=True)
+        _check(good, rows, text, "the number of successes", low=0, whole=True)
+        _refuse(good > trials, rows, f"the response {text}", good, "at most the number of trials")
+        return Response(good, trials, (), weights)
+    name = plan.response.columns[0]
+    kind = frame.column_kind(series[name], name) if plan.response.plain else "number"
+    if family.name == "ordinal":
+        return _categories(series[name], name, kind, weights, plan)
+    if kind not in ("number", "bool"):
+        if family.name != "binomial":
+            raise frame.not_numeric(series[name], name, kind, "", rows, f"family {family.name!r} takes numbers")
+        return _two_values(series[name], name, weights)
+    y = _values(text, series)
+    if family.name in TRIALS:
+        return _successes(y, rows, text, family, weights)
+    _possible(y, rows, text, family)
+    return Response(y, None, (), weights)
+
+
+def _wrong(plan: Plan, message: str) -> NoReturn:
+    raise FormulaError(message, plan.formula.text, 0, len(plan.formula.response))
+
+
+def _arguments(text: str) -> list[str]:
+    """Arguments between the commas that stand outside parentheses."""
+    out, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            out.append(text[start:i])
+            start = i + 1
+    return [*out, text[start:]]
+
+
+def _values(text: str, series: Mapping[str, pd.Series[Any]]) -> Array:
+    from .matrix import functions
+
+    expression = analyse(text.strip(), response=True)
+    values = {name: frame.numbers(series[name], name) for name in expression.columns}
+    raw = values[expression.columns[0]] if expression.plain else evaluate(expression, values, functions())
+    size = len(next(iter(series.values())))
+    return np.broadcast_to(np.asarray(raw, dtype=np.float64), (size,)).copy()
+
+
+def _check(values: Array, rows: NDArray[Any], text: str, what: str, low: float, whole: bool) -> None:
+    bad = ~(values >= low) | ~np.isfinite(values)
+    if whole:
+        bad |= np.abs(values - np.round(values)) > TWO
+    _refuse(bad, rows, f"{what} in {text}", values, f"a whole number of at least {low:g}")
+
+
+def _refuse(bad: NDArray[Any], rows: NDArray[Any], what: str, values: Array, allowed: str) -> None:
+    at = np.flatnonzero(bad)
+    if len(at):
+        raise DataError(f"{what} is {values[at[0]]:g} in row {int(rows[at[0]])} (counting from 0); it must be {allowed}")
+
+
+def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
+    what = f"the response {text!r}"
+    if family.name in COUNTS:
+        _check(y, rows, repr(text), f"the response of family {family.name!r}", low=0, whole=True)
+        if family.zero == "hurdle" and not (y > 0).any():
+            raise DataError(f"{what} is 0 in every row used, so there are no counts beyond the hurdle to model")
+    elif family.name in ("gamma", "inverse_gaussian", "lognormal"):
+        _refuse(~(y > 0) | ~np.isfinite(y), rows, what, y, f"greater than zero for family {family.name!r}")
+    elif family.name == "beta":
+        bad = ~((y > 0) & (y < 1))
+        _refuse(bad, rows, what, y, "between 0 and 1, both excluded, for family 'beta' (shrink exact 0 and 1 a little)")
+    else:
+        _refuse(~np.isfinite(y), rows, what, y, "a finite number")
+    if (y == y[0]).all():
+        raise DataError(f"{what} is {y[0]:g} in all {len(y)} rows used; there is nothing to explain")
+
+
+def _successes(y: Array, rows: NDArray[Any], text: str, family: Family, weights: Array | None) -> Response:
+    """0/1, or proportions whose weights are numbers of trials."""
+    _refuse(~((y >= 0) & (y <= 1)), rows, f"the response {text!r} of family {family.name!r}", y,
+            "0 or 1, a proportion with weights= its number of trials, cbind(successes, failures) or successes | trials(n)")  # fmt: skip
+    between = (y > 0) & (y < 1)
+    if not between.any():
+        if (y == y[0]).all():
+            raise DataError(f"the response {text!r} is {y[0]:g} in all {len(y)} rows used; there is nothing to explain")
+        return Response(y, None, (), weights)
+    if weights is None:
+        first = int(np.flatnonzero(between)[0])
+        raise DataError(
+            f"the response {text!r} is {y[first]:g} in row {int(rows[first])} (counting from 0): a proportion needs its number of "
+            "trials, as weights= or as cbind(successes, failures)"
+        )
+    good = y * weights
+    uneven = (np.abs(good - np.round(good)) > 1e-6 * np.maximum(weights, 1)) | (np.abs(weights - np.round(weights)) > TWO)
+    _refuse(uneven, rows, f"the response {text!r} times its weight", good, "a whole number of successes")
+    return Response(np.round(good), np.round(weights), (), None)
+
+
+def _two_values(series: pd.Series[Any], name: str, weights: Array | None) -> Response:
+    codes, labels = frame.factor(series, name)
+    texts = tuple(frame.label_text(label) for label in labels.tolist())
+    if len(texts) != 2:
+        shown = ", ".join(map(repr, texts[:5]))
+        raise DataError(
+            f"the response {name!r} has {len(texts)} values ({shown}{', ...' * (len(texts) > 5)}); family 'binomial' takes two. "
+            "Ordered categories need family 'ordinal'"
+        )
+    message = f"{name!r}: {texts[1]!r} counts as success, {texts[0]!r} as failure."
+    return Response(codes.astype(np.float64), None, texts, weights, (message,))
+
+
+def _categories(series: pd.Series[Any], name: str, kind: str, weights: Array | None, plan: Plan) -> Response:
+    if not plan.response.plain:
+        _wrong(plan, "the response of an ordinal model is one column of ordered categories")
+    if kind not in ("number", "ordered", "bool"):
+        raise DataError(
+            f"the response {name!r} holds {kind} without an order; family 'ordinal' takes an ordered categorical or whole numbers"
+        )
+    codes, labels = frame.factor(series, name)
+    if len(labels) < 3:
+        raise DataError(f"the response {name!r} has {len(labels)} categories; family 'ordinal' takes three or more (two: 'binomial')")
+    texts = tuple(frame.label_text(label) for label in labels.tolist())
+    return Response(codes.astype(np.float64), np.full(len(codes), float(len(texts))), texts, weights)
