@@ -30,7 +30,10 @@ SLEEP = "Reaction ~ Days + (Days | Subject)"
 INSTEVAL = "y ~ service + (1 | s) + (1 | d) + (1 | dept)"
 R_SLEEP = """
 library(lme4); d <- read.csv("{csv}"); d$Subject <- factor(d$Subject); m <- lmer(Reaction ~ Days + (Days | Subject), d)
-take <- function(e) {{ s <- substitute(e); x <- replicate({n}, system.time(eval(s, parent.frame()))[[3]]); cat(median(x), "\\n") }}
+take <- function(e) {{
+  s <- substitute(e)
+  cat(median(replicate({n}, system.time(eval(s, parent.frame()))[[3]])), "\\n")
+}}
 take(suppressMessages(confint(m, quiet = TRUE)))
 take(bootMer(m, function(f) c(fixef(f), sigma(f)), nsim = 1000, seed = 1))
 take(pbkrtest::vcovAdj(m))

@@ -19,7 +19,6 @@ from multilevel import (
     FormulaError,
     Model,
     MultilevelError,
-    OptionError,
 )
 
 SLEEP = ml.load("sleepstudy")

@@ -347,9 +347,15 @@ def test_options_of_lmer(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "binomial"}, "family 'binomial' is not available; allowed is 'gaussian'"),
+        ({"family": "weibull"}, "family 'weibull' is not available; .*allowed are gaussian, binomial"),
+        ({"family": "poisson", "link": "logit"}, "link 'logit' is not available for family 'poisson'; allowed are 'log'"),
+        ({"family": "binomial", "zi": "~ 1"}, "zi and hurdle are for counts"),
+        ({"zi": "~ 1", "hurdle": "~ 1", "family": "poisson"}, "two ways to model zeros"),
+        ({"family": "poisson", "dispersion": "~ Days"}, "has no dispersion to model"),
+        ({"family": "gamma", "dispersion": "Days"}, "dispersion must be a formula such as"),
+        ({"family": "poisson", "variance": "exp(Days)"}, "gaussian family"),
         ({"family": "gausian"}, r"did you mean 'gaussian'\?"),
-        ({"link": "log"}, "link 'log' is not available"),
+        ({"link": "logit"}, "link 'logit' is not available"),
         ({"priors": {}}, "priors belong to full Bayes"),
     ],
 )

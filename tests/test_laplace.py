@@ -15,10 +15,10 @@ from multilevel import _core
 Array = NDArray[np.float64]
 FAMILIES = [
     *[("binomial", link, 0) for link in ("logit", "probit", "cloglog")],
-    ("poisson", "log", 0), ("poisson", "sqrt", 0), ("nb2", "log", 0), ("nb1", "log", 0), ("gamma", "log", 0), ("beta", "logit", 0),
-    ("beta-binomial", "logit", 0), ("gaussian", "identity", 0), ("poisson", "log", 1), ("nb2", "log", 1), ("poisson", "log", 2),
-    ("nb2", "log", 2),
-]  # fmt: skip
+    *[(kind, "log", 0) for kind in ("poisson", "nb2", "nb1", "gamma")],
+    *[("poisson", "sqrt", 0), ("beta", "logit", 0), ("beta-binomial", "logit", 0), ("gaussian", "identity", 0)],
+    *[(kind, "log", zero) for kind in ("poisson", "nb2") for zero in (1, 2)],
+]
 SHAPES = {"one": ((12,), (1,)), "slope": ((12,), (2,)), "crossed": ((12, 7), (1, 2)), "three": ((15, 9, 4), (1, 1, 1))}
 
 
@@ -37,7 +37,8 @@ class Problem:
         self.trials = np.full(n, 5.0) if "binomial" in kind and "negative" not in kind else None
         p = 1 / (1 + np.exp(-eta))
         y = {
-            "binomial": lambda: rng.binomial(5, p), "beta-binomial": lambda: rng.binomial(5, p), "beta": lambda: rng.beta(4 * p, 4 - 4 * p),
+            "binomial": lambda: rng.binomial(5, p), "beta-binomial": lambda: rng.binomial(5, p),
+            "beta": lambda: rng.beta(4 * p, 4 - 4 * p),
             "gamma": lambda: rng.gamma(2, np.exp(eta) / 2), "gaussian": lambda: eta + rng.normal(size=n),
         }.get(kind, lambda: rng.poisson(eta**2 if link == "sqrt" else np.exp(eta)))()  # fmt: skip
         self.y = np.asarray(y, dtype=float)
@@ -50,7 +51,16 @@ class Problem:
 
     def state(self, threads: int = 1) -> Any:
         return _core.GlmmState(
-            self.codes, self.z, list(self.levels), self.x, self.y, self.trials, self.weights, self.offset, self.family, threads
+            self.codes,
+            self.z,
+            list(self.levels),
+            self.x,
+            self.y,
+            self.trials,
+            self.weights,
+            self.offset,
+            self.family,
+            threads,
         )
 
     def dense_z(self) -> list[Array]:
@@ -63,7 +73,9 @@ class Problem:
 
     def dense(self, beta: Array, lambdas: list[Array], params: list[Array]) -> float:
         """F by Newton's method on dense matrices."""
-        root = np.hstack([z @ np.kron(np.eye(j), m) for z, j, m in zip(self.dense_z(), self.levels, lambdas, strict=True)])
+        root = np.hstack(
+            [z @ np.kron(np.eye(j), m) for z, j, m in zip(self.dense_z(), self.levels, lambdas, strict=True)]
+        )
         first, second = [*params, np.zeros(self.n), np.zeros(self.n)][:2]
         u = np.zeros(root.shape[1])
         fixed = self.offset + self.x @ beta
@@ -79,7 +91,9 @@ class Problem:
         for _ in range(60):
             d = rows(u)
             hessian = root.T @ (-d[:, 2, None] * root) + np.eye(len(u))
-            step = np.linalg.solve(root.T @ (np.maximum(-d[:, 2, None], 1e-8) * root) + np.eye(len(u)), root.T @ d[:, 1] - u)
+            step = np.linalg.solve(
+                root.T @ (np.maximum(-d[:, 2, None], 1e-8) * root) + np.eye(len(u)), root.T @ d[:, 1] - u
+            )
             t = 1.0
             while objective(u + t * step) > objective(u) + 1e-13 and t > 1e-8:
                 t /= 2

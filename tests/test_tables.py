@@ -183,7 +183,7 @@ def test_columns_end_together_whatever_the_names(sleep: Any) -> None:
 
 
 def test_a_line_feed_in_a_name_breaks_no_line() -> None:
-    assert tables._clean("a\nb\tc\x1b[31m") == "a b c [31m"
+    assert tables.clean("a\nb\tc\x1b[31m") == "a b c [31m"
 
 
 def test_dropped_columns_and_rows_are_said_once(sleep: Any) -> None:
@@ -275,7 +275,7 @@ def test_heads_are_shortened_as_r_does() -> None:
 
 
 def test_estimates_of_nothing_ask_for_no_decimals() -> None:
-    rounded = tables._readable(np.array([1e-15, -2e-4, 5.0]), np.array([1.0, 1.5, np.nan]))
+    rounded = tables.readable(np.array([1e-15, -2e-4, 5.0]), np.array([1.0, 1.5, np.nan]))
     assert rounded == [0.0, 0.0, 5.0]
 
 

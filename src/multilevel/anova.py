@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 TYPES: dict[Any, int] = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+DROP1_TESTS = {"F": "F", "LRT": "LRT", "Chisq": "LRT"}  # the last: R's name of it
 
 
 def anova(fit: Fit, type: Any = 3, ddf: str = "satterthwaite") -> Any:
@@ -43,9 +44,10 @@ def anova(fit: Fit, type: Any = 3, ddf: str = "satterthwaite") -> Any:
 def drop1(fit: Fit, ddf: str = "satterthwaite", test: str = "F") -> Any:
     """Tests of leaving out one term at a time; see `Fit.drop1`."""
     check_ddf(ddf)
-    if test not in ("F", "LRT"):
-        hint = nearest(test, ("F", "LRT"))
+    if not isinstance(test, str) or test not in DROP1_TESTS:
+        hint = nearest(test, DROP1_TESTS)
         raise OptionError(f"test {test!r} is not known; {hint or 'allowed are F and LRT'}")
+    test = DROP1_TESTS[test]
     every, intercept = terms_of(fit, fit.design.remake.fixed)
     terms = [term for term in every if not any(term.marginal_to(other) for other in every)]
     if test == "LRT":

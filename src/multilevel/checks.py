@@ -1,6 +1,7 @@
 """Checks of a fitted model: a verdict and a sentence each, for people who have to act on them.
 
-Verdicts are ok, look (worth a look at the plot or the rows named) and problem. A check alarms where a departure is both
+Verdicts are ok, look (worth a look at the plot or the rows named), problem, and skipped where a check could not be made or
+would take long. A check alarms where a departure is both
 clearer than chance (a p-value far below 0.05, for there are many checks) and large enough to matter; with many rows the
 first comes easily. `residual_checks` and `effect_checks` have the computations.
 """
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-OK, LOOK, PROBLEM = "ok", "look", "problem"
-VERDICTS = (OK, LOOK, PROBLEM)
+SKIPPED, OK, LOOK, PROBLEM = "skipped", "ok", "look", "problem"
+VERDICTS = (SKIPPED, OK, LOOK, PROBLEM)  # from harmless to grave
 WIDTH = 100  # characters of a printed line
 FEW_GROUPS = 5
 VIF_LOOK, VIF_PROBLEM = 5.0, 30.0
@@ -34,7 +35,7 @@ MISSING_LOOK = 0.05
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, verdict ("ok", "look", "problem") and sentence."""
+    """One check: its name, verdict ("ok", "look", "problem", "skipped") and sentence."""
 
     name: str
     verdict: str
@@ -70,7 +71,7 @@ class Checks:
 
     @property
     def worst(self) -> str:
-        """The gravest verdict."""
+        """The gravest verdict; "skipped" counts less than "ok"."""
         return max((row.verdict for row in self.rows), key=VERDICTS.index)
 
     def frame(self) -> Any:
@@ -92,7 +93,8 @@ class Checks:
                 textwrap.fill(row.sentence, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
             )
         count = {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in VERDICTS}
-        lines.append(f"{count[OK]} ok, {count[LOOK]} to look at, {count[PROBLEM]} problem{'s' * (count[PROBLEM] != 1)}")
+        last = f"{count[OK]} ok, {count[LOOK]} to look at, {count[PROBLEM]} problem{'s' * (count[PROBLEM] != 1)}"
+        lines.append(last + (f", {count[SKIPPED]} skipped" if count[SKIPPED] else ""))
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -219,8 +219,13 @@ def build(
         if info.levels is not None and _numbers_as_text(name, series[name], info.levels, plan)
     ]
     X, all_names, kept, Zs, offsets, more, state = _matrices(plan, columns)
+    if family is not None and family.name == "ordinal" and len(kept) and all_names[kept[0]] == "Intercept":
+        X, kept, shown_names = np.ascontiguousarray(X[:, 1:]), kept[1:], all_names[1:]  # thresholds are intercepts enough
+    else:
+        shown_names = all_names
     total = total_offset(plan, offsets, series, given, rows)
-    dropped = tuple(np.delete(np.array(all_names, dtype=object), kept))
+    kept_names = {all_names[index] for index in kept}
+    dropped = tuple(name for name in shown_names if name not in kept_names)
     if dropped:
         messages.append(_dropped_message(dropped))
     known = relatives.read_all(covariance, [bar.group for bar in formula.bars])
@@ -245,7 +250,7 @@ def build(
         X,
         tuple(all_names[index] for index in kept),
         dropped,
-        all_names,
+        shown_names,
         terms,
         weight,
         total,
@@ -293,7 +298,8 @@ def _matrices(
     for what, (matrix, names) in more.items():
         if dependent := dependent_columns(matrix):
             raise DataError(
-                f"the {what} formula is not of full rank: {names[min(dependent)]!r} is determined by the columns before it; leave it out"
+                f"the {what} formula is not of full rank: {names[min(dependent)]!r} is determined by the "
+                f"columns before it; leave it out"
             )
     return X, all_names, kept, Zs, [made[side][0] for side in plan.offsets], more, state
 

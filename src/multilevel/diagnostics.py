@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .covariance import NO_SD
-from .errors import ConvergenceWarning, MissingRowsWarning, MultilevelWarning, RankWarning, SingularFitWarning
+from .errors import (
+    ConvergenceWarning,
+    MissingRowsWarning,
+    MultilevelWarning,
+    RankWarning,
+    SingularFitWarning,
+    users_level,
+)
 from .optimise import NO_SLOPE
 
 if TYPE_CHECKING:
@@ -103,10 +110,7 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
         return f"Converged to a minimum ({e.evaluations} evaluation{'s' * (e.evaluations != 1)})."
     if e.converged:
         names = " and ".join(boundary)
-        return (
-            f"Converged to a minimum on the boundary: {names}. The estimate is valid: these data show no more variation "
-            "there. A simpler random-effects structure fits as well."
-        )
+        return f"Converged to a minimum on the boundary: {names}. {_of_the_boundary(fit, boundary)}"
     if e.status == "out of evaluations":
         left = f" with {e.decrement:.2g} deviance left to gain" if e.decrement > 0 else ""
         return (
@@ -130,6 +134,20 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
             "data do not determine. Drop or merge some of these random effects."
         )
     return "Not certified: a variance at zero wants to grow. Refit with another start, and please report this."
+
+
+def _of_the_boundary(fit: Fit, boundary: tuple[str, ...]) -> str:
+    """What it means: a zero variance can be left out at no cost, a correlation of one cannot."""
+    known = fit.model.distribution is None  # where Fit.singularity works
+    if all(component.startswith("sd(") for component in boundary):
+        return (
+            "The estimate is valid: these data show no more variation there. A simpler random-effects structure fits as "
+            f"well{': fit.singularity() names it' * known}."
+        )
+    return (
+        "The estimate is valid, though at the edge of what the model allows. A simpler random-effects structure may fit "
+        f"worse{': fit.singularity() lists some, and what each costs' * known}."
+    )
 
 
 def _weak_components(fit: Fit) -> str:
@@ -204,18 +222,18 @@ def fit_messages(fit: Fit) -> tuple[str, ...]:
 
 def warn_of(fit: Fit) -> None:
     """Warn, in typed classes, of what a user must not miss; the sentences stay in `fit.messages`."""
-    design = fit.design
+    design, level = fit.design, users_level()
     if design.missing:
-        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=3)
+        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=level)
     if design.dropped:
-        warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=3)
+        warnings.warn(next(m for m in design.messages if design.dropped[0] in m), RankWarning, stacklevel=level)
     for message in design.messages:
         if "has the single value" in message:
-            warnings.warn(message, RankWarning, stacklevel=3)
+            warnings.warn(message, RankWarning, stacklevel=level)
         elif "numbers written as text" in message:
-            warnings.warn(message, MultilevelWarning, stacklevel=3)
+            warnings.warn(message, MultilevelWarning, stacklevel=level)
     report = convergence(fit)
     if not report.converged:
-        warnings.warn(report.sentence, ConvergenceWarning, stacklevel=3)
+        warnings.warn(report.sentence, ConvergenceWarning, stacklevel=level)
     elif report.singular:
-        warnings.warn(report.sentence, SingularFitWarning, stacklevel=3)
+        warnings.warn(report.sentence, SingularFitWarning, stacklevel=level)

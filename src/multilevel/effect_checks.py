@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import LOOK, OK, PROBLEM, Check
+from .checks import LOOK, OK, PROBLEM, SKIPPED, Check
 from .group_influence import Deletion, by_group
 from .influence import holds_series
 from .residual_checks import Facts, shape
@@ -108,7 +108,7 @@ def influential_rows(f: Facts) -> Check:
         return Check(name, OK, "The model has no fixed effects that a row could move.")
     if f.serial is not None:
         text = f"Not judged: rows are correlated within {f.serial.group}, so single ones cannot be left out; groups can."
-        return Check(name, OK, text)
+        return Check(name, SKIPPED, text)
     big = np.flatnonzero(cook > COOK_LOOK)
     if not len(big) and not len(alone):
         top = int(np.argmax(cook))
@@ -133,11 +133,11 @@ def influential_groups(fit: Fit) -> list[Check]:
     for name in group_list(fit):
         if not holds_series(fit, name):
             what = f"Not judged: rows whose residuals are correlated lie in several levels of {name}."
-            out.append(Check(f"influential {name}", OK, what))
+            out.append(Check(f"influential {name}", SKIPPED, what))
             continue
         if not quick(fit, name):
             what = f"Not tried for {fit.nobs:,} rows, because it takes long; fit.influence({name!r}) does it."
-            out.append(Check(f"influential {name}", OK, what))
+            out.append(Check(f"influential {name}", SKIPPED, what))
             continue
         out.append(_group_influence(fit, name, by_group(fit, name, variances=False)[0]))
     return out

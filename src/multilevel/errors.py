@@ -6,6 +6,7 @@ Rule for every message: what was wrong in the user's own terms, the value, what 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SingularFitWarning",
     "listing",
     "nearest",
+    "users_level",
 ]
 
 
@@ -108,6 +110,14 @@ def listing(options: Iterable[object], limit: int = 8) -> str:
     if len(items) <= limit:
         return ", ".join(items)
     return ", ".join(items[:limit]) + f" and {len(items) - limit} more"
+
+
+def users_level() -> int:
+    """Return the `stacklevel` with which the calling function warns at the user's line: the first one outside the library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _pointer(formula: str, start: int | None, end: int | None) -> str:

@@ -322,8 +322,8 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         Returns
         -------
         frame
-            parameter, estimate: rho for a serial correlation (over a lag of one), ratios of sds to that of the first level,
-            exponents of variance functions. Without a structure it has no rows.
+            parameter, estimate: rho for a serial correlation (over a lag of one, or the lag that its name says), ratios
+            of sds to that of the first level, exponents of variance functions. Without a structure it has no rows.
         """
         r = self._model.residual
         names = r.names() if r is not None else ()
@@ -500,7 +500,9 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
 
     @property
     def plot(self) -> FitPlots:
-        """Plots: ``fit.plot.groups()``, ``.caterpillar()``, ``.shrinkage()``, ``.effects()``, ``.residuals()``."""
+        """Plots: ``fit.plot.groups()``, ``.caterpillar()``, ``.shrinkage()``, ``.effects()``, ``.residuals()``, ``.check()``,
+        ``.influence()``, ``.profile()``.
+        """
         from .plots import FitPlots
 
         return FitPlots(self)

@@ -72,7 +72,9 @@ class GeneralisedFit(Fit):
     def _parameters(self) -> tuple[Array, Array]:
         """(n,) further parameters of each row used, zero where the family has none."""
         engine = self._model.laplace().coefficients
-        values = np.linalg.solve(engine.basis, self._optimum.residual) if len(engine.basis) else np.empty(0)
+        values: Array = np.empty(0)
+        if len(engine.basis):
+            values = np.asarray(np.linalg.solve(engine.basis, self._optimum.residual), dtype=np.float64)
         none = np.zeros(self._engine.blocks.n)
         rows = [*engine.rows(values), none, none]
         return rows[0], rows[1]
@@ -98,7 +100,9 @@ class GeneralisedFit(Fit):
     def probabilities(self) -> Any:
         """Probability of each category of an ordinal response, conditional on the group effects; a column per category."""
         if self.family.name != "ordinal":
-            raise OptionError(f"probabilities() are of categories, which family {self.family.name!r} does not have; use fitted()")
+            raise OptionError(
+                f"probabilities() are of categories, which family {self.family.name!r} does not have; use fitted()"
+            )
         from .families import Family
 
         link = Family("binomial", self.family.link)
@@ -116,7 +120,10 @@ class GeneralisedFit(Fit):
             y - mean; that divided by the family's sd; signed root of the row's share of the deviance.
         """
         if kind not in ("response", "pearson", "deviance"):
-            raise OptionError(f"kind {kind!r} is not available for family {self.family.name!r}; allowed are 'response', 'pearson', 'deviance'")
+            raise OptionError(
+                f"kind {kind!r} is not available for family {self.family.name!r}; allowed are 'response', "
+                f"'pearson', 'deviance'"
+            )
         d, eta = self.rows_of_data(), self._eta[1]
         first, second = self._parameters
         raw = self._observed() - self._mean(eta, first, second)
@@ -179,7 +186,7 @@ class GeneralisedFit(Fit):
         return like(self.design.kind, {f"sim_{i + 1}": column for i, column in enumerate(out)})
 
     def refit(self, y: Any, *, threads: int | None = None) -> Any:
-        """Fit the same model to another response: (n_input,) values as the family takes them (successes, for counts of them)."""
+        """Fit the same model to another response: (n_input,) values as the family takes them."""
         from dataclasses import replace
 
         values = np.asarray(y, dtype=np.float64)
@@ -199,7 +206,9 @@ class GeneralisedFit(Fit):
     def confint(self, level: float = 0.95, method: str = "wald", *args: Any, **options: Any) -> Any:
         """Wald intervals of the fixed effects."""
         if method != "wald":
-            raise OptionError(f"method {method!r} is available for the gaussian family only in this version; allowed is 'wald'")
+            raise OptionError(
+                f"method {method!r} is available for the gaussian family only in this version; allowed is 'wald'"
+            )
         table = self.fixef_columns(level, "none")
         return self._frame({name: table[name] for name in ("term", "estimate", "conf_low", "conf_high")})
 

@@ -52,11 +52,23 @@ def predict(
     if kind not in ("response", "link"):
         raise OptionError(f"kind {kind!r} is not known; allowed are 'response', 'link'")
     if interval not in (None, "confidence"):
-        raise OptionError(f"interval {interval!r} is not available for generalised models; allowed are None and 'confidence'")
+        raise OptionError(
+            f"interval {interval!r} is not available for generalised models; allowed are None and 'confidence'"
+        )
     if marginal and (interval is not None or kind == "link"):
-        raise OptionError("marginal=True gives the mean of the response without an interval; leave interval and kind out")
+        raise OptionError(
+            "marginal=True gives the mean of the response without an interval; leave interval and kind out"
+        )
     table = linear.predict(
-        fit, new, groups=groups, new_levels=new_levels, interval=interval, level=level, marginal=marginal, offset=offset, seed=seed
+        fit,
+        new,
+        groups=groups,
+        new_levels=new_levels,
+        interval=interval,
+        level=level,
+        marginal=marginal,
+        offset=offset,
+        seed=seed,
     )
     columns = {str(name): np.asarray(table[name], dtype=np.float64) for name in column_names(table)}
     if kind == "response":
@@ -108,7 +120,9 @@ def row_parameters(fit: GeneralisedFit, new: Any, n: int) -> tuple[Array, Array]
     sides = fit.design.at(new, groups=None, offset=np.zeros(n)).sides if fit.design.sides else {}
     out = [np.zeros(n), np.zeros(n)]
     at = 0
-    for k, what in enumerate(["dispersion"] * (fit.family.dispersion is not None) + ["zi"] * (fit.family.zero != "none")):
+    for k, what in enumerate(
+        ["dispersion"] * (fit.family.dispersion is not None) + ["zi"] * (fit.family.zero != "none")
+    ):
         matrix = sides.get(what, np.ones((n, 1)))
         out[1 if what == "zi" else k] = matrix @ values[at : at + matrix.shape[1]]
         at += matrix.shape[1]

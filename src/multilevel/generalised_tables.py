@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 def summary_blocks(fit: GeneralisedFit) -> list[Block]:
     """Everything a summary shows, in order."""
     scaled = None if fit.family.name == "ordinal" else residual_block(fit)
-    blocks = [_heading(fit), criterion_block(fit), scaled, random_block(fit), _extra(fit), _fixed(fit), correlation_block(fit), closing(fit)]
+    blocks = [
+        _heading(fit),
+        criterion_block(fit),
+        scaled,
+        random_block(fit),
+        _extra(fit),
+        _fixed(fit),
+        correlation_block(fit),
+        closing(fit),
+    ]
     return [block for block in blocks if block is not None]
 
 
@@ -38,7 +47,10 @@ def _heading(fit: GeneralisedFit) -> Block:
     kind = "Generalized linear mixed model" if fit.design.terms else "Generalized linear model"
     how = "maximum likelihood (Laplace approximation)" if fit.design.terms else "maximum likelihood"
     zeros = {"none": "", "inflated": ", zero-inflated", "hurdle": ", hurdle at zero"}[fit.family.zero]
-    lines = [f"Family: {fit.family.name} ({fit.family.link}){zeros}", f"Formula: {' '.join(clean(fit.formula).split())}"]
+    lines = [
+        f"Family: {fit.family.name} ({fit.family.link}){zeros}",
+        f"Formula: {' '.join(clean(fit.formula).split())}",
+    ]
     return Block(f"{kind} fit by {how}", notes=tuple(lines))
 
 

@@ -227,7 +227,8 @@ def _std_error(rows: Array, cov: Array) -> Array:
 def _normal_only(ddf: str) -> str:
     """Generalised models have no finite degrees of freedom."""
     if ddf == "kenward-roger":
-        raise OptionError("ddf 'kenward-roger' is for Gaussian models; generalised ones use the normal distribution, ddf='none'")
+        raise OptionError("ddf 'kenward-roger' is for Gaussian models; generalised ones use the normal "
+            "distribution, ddf='none'")
     return "none"
 
 

@@ -21,7 +21,7 @@ from .optimise import STATUS, Direction, Evidence
 from .reml import Engine, Optimum
 
 if TYPE_CHECKING:
-    from .crossprod import CrossProducts, Group
+    from .crossprod import CrossProducts
     from .design import Design
     from .families import Family
 
@@ -68,7 +68,9 @@ class LaplaceEngine:
         kinds = [t.structure for t in design.terms if not Structure(t.structure, len(t.names)).free]
         if kinds or design.known:
             what = f"{kinds[0]}()" if kinds else "a known covariance of levels"
-            raise OptionError(f"{what} is available for the gaussian family only in this version; use (x | g) or (x || g)")
+            raise OptionError(
+                f"{what} is available for the gaussian family only in this version; use (x | g) or (x || g)"
+            )
         merged = crossprod.merged_groups(design)
         self.groups, self.codes, self.z, self.components, self.owners, self.structures = merged
         self.x_basis = crossprod.whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
@@ -92,7 +94,9 @@ class LaplaceEngine:
 
     # -- the fit ----------------------------------------------------------------------------------------------
 
-    def fit(self, start: tuple[Array, ...] | None = None, max_evaluations: int = MAX_EVALUATIONS) -> tuple[Optimum, Engine]:
+    def fit(
+        self, start: tuple[Array, ...] | None = None, max_evaluations: int = MAX_EVALUATIONS
+    ) -> tuple[Optimum, Engine]:
         """Maximise the likelihood; the optimum and the working linear model there.
 
         Raises
@@ -112,10 +116,9 @@ class LaplaceEngine:
 
     def _search(self, state: Any, start: tuple[Array, ...] | None, limit: int) -> tuple[dict[str, Any], int]:
         plain = np.r_[self._first_beta(), self.coefficients.start]
-        sizes: list[Any] = [0.5, 1.0, 0.1, 2.0]
         best: dict[str, Any] | None = None
         spent = 0
-        for size in sizes if start is None else [None]:
+        for size in (0.5, 1.0, 0.1, 2.0) if start is None else (1.0,):
             lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
             state.u = np.zeros(sum(g.levels * g.k for g in self.groups))
             found = state.fit(lambdas, plain, list(self.coefficients.designs), self.components, limit)
@@ -126,7 +129,8 @@ class LaplaceEngine:
                 break
         if best is None or not np.isfinite(best["deviance"]):
             raise DataError(
-                "the likelihood cannot be evaluated at any start, which points to values far too large for this family and link; "
+                "the likelihood cannot be evaluated at any start, which points to values far too large for this "
+                "family and link; "
                 "rescale the predictors, check the response, or choose another link"
             )
         return best, spent
@@ -230,7 +234,18 @@ class LaplaceEngine:
         p = self.x.shape[1]
         rows = crossprod.Rows(self.codes, self.z, levels, self.x, w)
         return crossprod.CrossProducts(
-            core, self.groups, self.structures, self.components, self.owners, self.x_basis, np.zeros(p), 1.0, 1.0, len(y), p, rows
+            core,
+            self.groups,
+            self.structures,
+            self.components,
+            self.owners,
+            self.x_basis,
+            np.zeros(p),
+            1.0,
+            1.0,
+            len(y),
+            p,
+            rows,
         )
 
 
@@ -268,7 +283,7 @@ class Joint:
         more = np.zeros(len(self.engine.coefficients.start))
         for design, rows in zip(self.engine.coefficients.designs, by_rows, strict=True):
             more = more + 2 * (design.T @ rows)
-        return np.r_[free, 2 * by_beta, more]
+        return np.asarray(np.r_[free, 2 * by_beta, more], dtype=np.float64)
 
     def hessian(self) -> Array | None:
         """Of the deviance, by central differences of the exact gradient; None where that fails."""
@@ -292,7 +307,7 @@ class Joint:
         for _ in range(3):
             if now is None:
                 return
-            step = -np.linalg.solve(hessian, now)
+            step = np.asarray(-np.linalg.solve(hessian, now), dtype=np.float64)
             after = self.gradient(step)
             if after is None or not np.abs(after).max() < 0.5 * np.abs(now).max():
                 self.evaluate(np.zeros(self.size), False)
@@ -309,10 +324,7 @@ def covariance(hessian: Array, sizes: Array) -> Array:
     values, vectors = np.linalg.eigh(scaled)
     with np.errstate(divide="ignore"):
         inverse = np.where(values > 1e-10 * max(values[-1], 1e-300), 1 / values, np.inf)
-    if np.isfinite(inverse).all():
-        out = (vectors * inverse) @ vectors.T
-    else:
-        out = np.full(hessian.shape, np.nan)
+    out = (vectors * inverse) @ vectors.T if np.isfinite(inverse).all() else np.full(hessian.shape, np.nan)
     return np.asarray(out * np.outer(sizes, sizes))
 
 
@@ -380,7 +392,7 @@ def start_dispersion(design: Design, family: Family) -> float:
         "betabinomial": 2.0,
         "lognormal": np.log(max(float(np.std(np.log(np.maximum(y, 1e-300)))), 1e-8)),
     }
-    return float(table.get(family.name, np.log(np.sqrt(var))))
+    return float(table[family.name] if family.name in table else np.log(np.sqrt(var)))
 
 
 def thresholds(design: Design) -> Coefficients:

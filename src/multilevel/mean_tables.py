@@ -69,11 +69,11 @@ def blocks(made: Estimates) -> list[tables.Block]:
     cells: dict[str, list[str]] = {}
     for name in made.averages.labels:
         if name not in made.by and name != "variable":
-            cells[name] = [tables._clean(shown(one)) for one in columns[name]]
+            cells[name] = [tables.clean(shown(one)) for one in columns[name]]
     labelled = len(cells)
     joint = ["estimate", "std_error", "conf_low", "conf_high"]
     error = columns["std_error"]
-    together = [v for name in joint for v in tables._readable(columns[name], error)]
+    together = [v for name in joint for v in tables.readable(columns[name], error)]
     texts = tables.numbers(together)
     n = len(made)
     formatted = {name: texts[i * n : (i + 1) * n] for i, name in enumerate(joint)}
@@ -87,7 +87,7 @@ def blocks(made: Estimates) -> list[tables.Block]:
     align = "l" * labelled + "r" * (len(cells) - labelled)
     out = []
     for index in made.groups():
-        group = ", ".join(f"{name} = {tables._clean(shown(columns[name][index[0]]))}" for name in made.by)
+        group = ", ".join(f"{name} = {tables.clean(shown(columns[name][index[0]]))}" for name in made.by)
         rows = tuple(tuple(column[i] for column in cells.values()) for i in index.tolist())
         out.append(tables.Block(f"{group}:" if group else f"{made.title}:", tuple(cells), rows, align))
     heading = [tables.Block(f"{made.title}:")] if made.by else []

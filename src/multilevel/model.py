@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .design import Design
+    from .families import Family
     from .fit import Fit
     from .formula import Formula
-    from .families import Family
     from .laplace import LaplaceEngine
     from .reml import Engine
     from .residual_reader import ResidualText
@@ -100,7 +100,8 @@ class Model:
         self._distribution, extra = distribution_of(family, link, dispersion, zi, hurdle)
         if self._distribution is not None and (correlation is not None or variance is not None):
             raise OptionError(
-                "correlation and variance structure the residuals of the gaussian family; for others use random effects and dispersion="
+                "correlation and variance structure the residuals of the gaussian family; for others use random "
+                "effects and dispersion="
             )
         if priors is not None:
             raise OptionError(
@@ -185,7 +186,8 @@ class Model:
         from . import reml, structured
 
         if self._distribution is not None:
-            raise OptionError("criterion and gradient at any theta are available for the gaussian family only in this version")
+            raise OptionError("criterion and gradient at any theta are available for the gaussian family only "
+                "in this version")
         if self._engine is None:
             special = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
             self._engine = (
@@ -343,7 +345,7 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
     """
     import warnings
 
-    from .errors import ConvergenceWarning
+    from .errors import ConvergenceWarning, users_level
 
     assert model._residual is not None
     plain = model.with_residual(
@@ -368,7 +370,7 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
             f"rounds; use a covariate in "
             "place of fitted",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=users_level(),
         )
     from .diagnostics import warn_of
 
@@ -414,7 +416,14 @@ def side_text(text: Any, what: str) -> str:
 
 
 def glmer(
-    formula: str, data: Any, family: Any, *, link: str | None = None, nAGQ: int = 1, threads: int | None = None, **options: Any
+    formula: str,
+    data: Any,
+    family: Any,
+    *,
+    link: str | None = None,
+    nAGQ: int = 1,
+    threads: int | None = None,
+    **options: Any,
 ) -> Fit:
     """Fit a generalised linear mixed model in one call, for people who come from lme4.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import frame
-from .errors import DataError, OptionError, listing, nearest
+from .errors import ColumnError, DataError, OptionError, listing, nearest
 
 __all__ = ["KnownCovariance", "pedigree"]
 
@@ -143,7 +143,10 @@ def read(given: Any, group: str) -> KnownCovariance:
             f"covariance[{group!r}] has other labels in its index than in its columns; both must be "
             f"the levels, in one order"
         )
-    return KnownCovariance(list(index), covariance=given.to_numpy())
+    try:
+        return KnownCovariance(list(index), covariance=given.to_numpy())
+    except DataError as error:
+        raise DataError(f"covariance[{group!r}]: {error}") from None
 
 
 def read_all(given: Any, groups: Sequence[str]) -> dict[str, KnownCovariance]:
@@ -280,7 +283,10 @@ def pedigree(data: Any, animal: str = "animal", sire: str = "sire", dam: str = "
         For an animal that stands twice or is its own ancestor.
     """
     table = frame.Table(data)
-    series = table.load([animal, sire, dam])
+    try:
+        series = table.load([animal, sire, dam])
+    except ColumnError as error:
+        raise ColumnError(f"{error}. Name the columns of the pedigree with animal=, sire= and dam=") from None
     own = [None if hole else label for label, hole in _with_holes(series[animal])]
     parents = [[None if hole else label for label, hole in _with_holes(series[name])] for name in (sire, dam)]
     if None in own:

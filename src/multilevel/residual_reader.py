@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,9 +95,8 @@ def _piece(text: Any, what: str, known: tuple[str, ...], example: str) -> tuple[
     if name not in known:
         other = _OTHERS.get(name)
         hint = f"did you mean {other!r}?" if other in known else nearest(name, known)
-        raise OptionError(
-            f"{what} {found[1]}() is not available; there are {', '.join(k + '()' for k in known)}. {hint}".strip()
-        )
+        has = ", ".join(k + "()" for k in known)
+        raise OptionError(f"{what} {found[1]}() is not available; there are {has}{hint and '; '}{hint}")
     return name, found[2]
 
 
@@ -199,7 +199,8 @@ def _prepare_serial(
             f"finer group such as {name}:other"
         )
     if kind == "ar1":
-        return Serial(kind, text, ":".join(groups), time, previous, lag)
+        step = float(math.gcd(*{int(one) for one in lag[previous >= 0]}))
+        return Serial(kind, text, ":".join(groups), time, previous, lag / step, step, step)
     unit, over = _units(lag[previous >= 0])
     return Serial(kind, text, ":".join(groups), time, previous, lag / unit, unit, over)
 
@@ -228,6 +229,8 @@ def _times(series: pd.Series[Any], name: str, kind: str, text: str) -> NDArray[n
             + ", or 1 for the order of the rows"
         )
     times = frame.numbers(series, name)
+    if not np.isfinite(times).all():
+        raise DataError(f"{text} needs finite times, but {name!r} holds {times[~np.isfinite(times)][0]:g}; correct these rows")
     if kind == "ar1" and not np.array_equal(times, np.round(times)):
         first = float(times[times != np.round(times)][0])
         raise DataError(

@@ -45,9 +45,11 @@ class Serial:
         Time since then in units of `unit`; zero for the first.
     unit : float
         Time in which the search's correlation is taken: the median lag, for a correlation over a day says nothing where
-        rows lie years apart. Always one for AR(1).
+        rows lie years apart. For AR(1) the greatest common divisor of the lags: over half of it the correlation would have
+        no sign, for only even powers of it occur.
     over : float
-        Lag over which the correlation is told, in the user's time: one, unless it would be 0 or 1 to all digits there.
+        Lag over which the correlation is told, in the user's time: one, unless it would be 0 or 1 to all digits there. For
+        AR(1) `unit`.
     """
 
     kind: str
@@ -64,7 +66,7 @@ class Serial:
 
     def starts(self) -> list[Array]:
         """Where the search looks first, in coordinates."""
-        rhos = (0.3, 0.7, 0.95, -0.3) if self.kind == "ar1" else (0.3, 0.7, 0.95)
+        rhos = (0.3, 0.7, -0.3, 0.95, -0.7) if self.kind == "ar1" else (0.3, 0.7, 1e-8, 0.95, 0.0)
         return [np.array([self._coordinate(rho)]) for rho in rhos]
 
     # AR(1): rho = sin(a). CAR(1): rho = exp(-a**2), so that every c = rho**lag is smooth in a, for lags of all sizes;
@@ -239,10 +241,19 @@ class Residual:
         out = [s.coordinates(part) for s, part in zip(self.spreads, parts, strict=False)]
         return np.concatenate([*out, *([self.serial.coordinates(parts[-1])] if self.serial else [])])
 
-    def starts(self) -> list[Array]:
-        """Coordinates at which a search may start: no heteroscedasticity, several correlations."""
+    def starts(self, rest: Array | None = None) -> list[Array]:
+        """Coordinates at which a search may start: several correlations; sds as residuals `rest` (n,) vary, and constant."""
         flat = np.zeros(sum(s.n for s in self.spreads))
-        return [np.r_[flat, angle] for angle in self.serial.starts()] if self.serial else [flat]
+        levels = [flat]
+        if rest is not None and self.spreads:
+            size = np.log(np.maximum(np.abs(rest), 1e-6 * max(float(np.abs(rest).max()), 1e-300)))
+            slopes = np.column_stack([s.by_coordinate(j) for s in self.spreads for j in range(s.n)])
+            design = np.column_stack([np.ones(len(size)), slopes])
+            moment = np.clip(np.linalg.lstsq(design, size, rcond=None)[0][1:], -2, 2)
+            levels = [np.asarray(moment, dtype=np.float64), flat, np.asarray(-moment, dtype=np.float64)]
+        if self.serial is None:
+            return levels
+        return [np.r_[level, angle] for angle in self.serial.starts() for level in levels]
 
     def log_sd(self, a: Array, rows: int) -> Array:
         """(n,) log sd multiplier of each row, those of the weights included."""

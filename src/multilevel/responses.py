@@ -50,7 +50,9 @@ class Response:
     messages: tuple[str, ...] = ()
 
 
-def read(plan: Plan, series: Mapping[str, pd.Series[Any]], rows: NDArray[Any], family: Family, weights: Array | None) -> Response:
+def read(
+    plan: Plan, series: Mapping[str, pd.Series[Any]], rows: NDArray[Any], family: Family, weights: Array | None
+) -> Response:
     """The response as the family takes it.
 
     Raises
@@ -125,7 +127,9 @@ def _check(values: Array, rows: NDArray[Any], text: str, what: str, low: float, 
 def _refuse(bad: NDArray[Any], rows: NDArray[Any], what: str, values: Array, allowed: str) -> None:
     at = np.flatnonzero(bad)
     if len(at):
-        raise DataError(f"{what} is {values[at[0]]:g} in row {int(rows[at[0]])} (counting from 0); it must be {allowed}")
+        raise DataError(
+            f"{what} is {values[at[0]]:g} in row {int(rows[at[0]])} (counting from 0); it must be {allowed}"
+        )
 
 
 def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
@@ -148,7 +152,8 @@ def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
 def _successes(y: Array, rows: NDArray[Any], text: str, family: Family, weights: Array | None) -> Response:
     """0/1, or proportions whose weights are numbers of trials."""
     _refuse(~((y >= 0) & (y <= 1)), rows, f"the response {text!r} of family {family.name!r}", y,
-            "0 or 1, a proportion with weights= its number of trials, cbind(successes, failures) or successes | trials(n)")  # fmt: skip
+            "0 or 1, a proportion with weights= its number of trials, cbind(successes, failures) or successes | "
+            "trials(n)")  # fmt: skip
     between = (y > 0) & (y < 1)
     if not between.any():
         if (y == y[0]).all():
@@ -157,11 +162,14 @@ def _successes(y: Array, rows: NDArray[Any], text: str, family: Family, weights:
     if weights is None:
         first = int(np.flatnonzero(between)[0])
         raise DataError(
-            f"the response {text!r} is {y[first]:g} in row {int(rows[first])} (counting from 0): a proportion needs its number of "
+            f"the response {text!r} is {y[first]:g} in row {int(rows[first])} (counting from 0): a proportion "
+            f"needs its number of "
             "trials, as weights= or as cbind(successes, failures)"
         )
     good = y * weights
-    uneven = (np.abs(good - np.round(good)) > 1e-6 * np.maximum(weights, 1)) | (np.abs(weights - np.round(weights)) > TWO)
+    uneven = (np.abs(good - np.round(good)) > 1e-6 * np.maximum(weights, 1)) | (
+        np.abs(weights - np.round(weights)) > TWO
+    )
     _refuse(uneven, rows, f"the response {text!r} times its weight", good, "a whole number of successes")
     return Response(np.round(good), np.round(weights), (), None)
 
@@ -172,7 +180,8 @@ def _two_values(series: pd.Series[Any], name: str, weights: Array | None) -> Res
     if len(texts) != 2:
         shown = ", ".join(map(repr, texts[:5]))
         raise DataError(
-            f"the response {name!r} has {len(texts)} values ({shown}{', ...' * (len(texts) > 5)}); family 'binomial' takes two. "
+            f"the response {name!r} has {len(texts)} values ({shown}{', ...' * (len(texts) > 5)}); family "
+            f"'binomial' takes two. "
             "Ordered categories need family 'ordinal'"
         )
     message = f"{name!r}: {texts[1]!r} counts as success, {texts[0]!r} as failure."
@@ -184,10 +193,13 @@ def _categories(series: pd.Series[Any], name: str, kind: str, weights: Array | N
         _wrong(plan, "the response of an ordinal model is one column of ordered categories")
     if kind not in ("number", "ordered", "bool"):
         raise DataError(
-            f"the response {name!r} holds {kind} without an order; family 'ordinal' takes an ordered categorical or whole numbers"
+            f"the response {name!r} holds {kind} without an order; family 'ordinal' takes an ordered "
+            f"categorical or whole numbers"
         )
     codes, labels = frame.factor(series, name)
     if len(labels) < 3:
-        raise DataError(f"the response {name!r} has {len(labels)} categories; family 'ordinal' takes three or more (two: 'binomial')")
+        raise DataError(
+            f"the response {name!r} has {len(labels)} categories; family 'ordinal' takes three or more (two: 'binomial')"
+        )
     texts = tuple(frame.label_text(label) for label in labels.tolist())
     return Response(codes.astype(np.float64), np.full(len(codes), float(len(texts))), texts, weights)

@@ -150,10 +150,12 @@ def _reason(fit: Fit, component: str) -> str:
         structured = re.match(r"cor\(.*, (cs|homcs|ar1|hetar1)\) = (\S+)$", component)
         if structured:
             return _reason_of_rho(structured[1], float(structured[2]))
-        sign = "less" if component.endswith("-1") else "more"
+        how = "opposite ways: the higher one, the lower the other" if component.endswith("-1") else "together"
         return (
-            "The two effects are estimated to lie on one line: a level with more of the first has exactly that much "
-            f"{sign} of the second. Usually there are too few levels, or too few rows in each, to tell the effects apart."
+            f"The two effects are estimated to move in lockstep, {how}. From a level's first effect its second "
+            f"would be known "
+            "exactly, which is hardly true. Usually there are too few levels, or too few rows in each, to tell how closely "
+            "the two go together."
         )
     return (
         "Some combination of these effects does not differ between levels beyond chance: there are more effects than the "

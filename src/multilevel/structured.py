@@ -227,7 +227,7 @@ class StructuredEngine(Engine):
         order = [t for g in self.blocks.groups for t in g.terms if not self.blocks.structures[t].free]
         ranked = [choices[order.index(t)] for t, _ in self.spans()]
         if self.residual is not None:
-            ranked.append(self.residual.starts())
+            ranked.append(self.residual.starts(self.parts.y))
         return (np.concatenate(c) if c else np.empty(0) for c in itertools.product(*ranked))
 
     # -- fit ----------------------------------------------------------------------------------------------------

@@ -108,10 +108,14 @@ class Search:
         cheap = engine.blocks.core.flops * max(engine.n_terms + len(engine.a), 1) < CHEAP
         most = MAX_STARTS if cheap else FEW_STARTS
         candidates = [start] if start is not None else list(itertools.islice(engine.starts(moments), most))
-        points = [p for a in candidates if (p := self.at(a, moments)) is not None]
+        # a variance may have one minimum at zero and another away from it: where that costs little, both are looked for
+        unit = [np.eye(g.k) for g in engine.blocks.groups]
+        firsts = [moments, unit] if cheap and self.free else [moments]
+        points = [p for first in firsts for a in candidates if (p := self.at(a, first)) is not None]
         if not points:
             raise DataError(CANNOT)
         points.sort(key=lambda p: p.value)
+        points = [p for i, p in enumerate(points) if i == 0 or p.value > points[i - 1].value + 1e-9]
         return min((self.snapped(self.descend(p)) for p in points[: DESCENTS if cheap else 1]), key=lambda p: p.value)
 
     def descend(self, point: Point) -> Point:

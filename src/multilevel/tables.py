@@ -230,6 +230,8 @@ def _structures(fit: Fit) -> list[str]:
         values = dict(zip(r.names(), numbers(fit.optimum.residual, 3), strict=True))
         out.append(f"Residual: {', '.join(r.texts())}")
         out += [f"  {name} = {text.strip()}" for name, text in values.items()]
+        if r.serial is not None and r.serial.over != 1.0:
+            out.append(f"  (rho is the correlation of rows {r.serial.over:.6g} apart in {clean(r.serial.time or 'order')})")
     return out
 
 

@@ -150,7 +150,8 @@ class CheckVerbs:
         Returns
         -------
         Checks
-            Prints as a table; ``.frame()`` gives check, verdict ("ok", "look", "problem") and sentence.
+            Prints as a table; ``.frame()`` gives check, verdict ("ok", "look", "problem"; "skipped" where it could not
+            be judged) and sentence.
 
         Raises
         ------

@@ -69,12 +69,14 @@ class IntervalVerbs:
 
         Each parameter is held at values around its estimate while all others are fitted anew; `zeta` is the signed root
         of the rise in deviance. As in lme4 the likelihood is the full one: a REML fit is fitted by maximum likelihood
-        first, and the estimates are those.
+        first, and the estimates are those. Variances that depend on the fitted values (``power(fitted)``) are held at those
+        of the fit.
 
         Parameters
         ----------
         which : str or list of str, optional
-            "sd(Subject, Days)", "cor(Subject, Intercept, Days)", "sigma", a fixed effect; default all.
+            "sd(Subject, Days)", "cor(Subject, Intercept, Days)", "sigma", a fixed effect; of structures "sd(Subject, ar1)",
+            "cor(Subject, ar1)", "rho(Mare)", "ratio(Sex, Male)". Default all.
         progress : bool, optional
             A bar on the error stream. Default: after two seconds, on a terminal.
 
@@ -87,7 +89,7 @@ class IntervalVerbs:
         Raises
         ------
         OptionError
-            For an unknown name, and for sds and correlations of structures with fewer parameters.
+            For an unknown name; offers the nearest.
 
         Warns
         -----
@@ -121,7 +123,8 @@ class IntervalVerbs:
         kind : {"parametric", "residual", "case"}
             Parametric: responses simulated from the fit. Residual: conditional modes and residuals drawn with
             replacement, after they are centred and reflated to the estimated covariances (Carpenter, Goldstein & Rasbash
-            2003). Case: whole groups drawn with replacement, with their rows.
+            2003). Case: whole groups drawn with replacement, with their rows; a serial correlation of the residuals must
+            stay within the groups drawn.
         statistic : callable, optional
             Of a Fit, returns a number, several, or a dict of name to number; in place of the parameters. Each replicate
             is then a fit of its own, which takes longer.

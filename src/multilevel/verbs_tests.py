@@ -63,7 +63,8 @@ class TestVerbs:
             For F tests, as in `anova`.
         test : {"F", "LRT"}
             "F" as ``lmerTest::drop1``, from this fit alone. "LRT" as ``lme4::drop1(test = "Chisq")``: the model and every
-            smaller one by maximum likelihood (REML values cannot be compared between different fixed effects).
+            smaller one by maximum likelihood (REML values cannot be compared between different fixed effects); "Chisq" is
+            taken for it too.
 
         Returns
         -------
