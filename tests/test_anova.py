@@ -337,7 +337,16 @@ def test_an_unknown_ddf(ddf: Any) -> None:
             call(ddf=ddf)
 
 
+def test_rs_name_of_the_likelihood_ratio() -> None:
+    one, two = (fitted("treatment").drop1(test=test) for test in ("Chisq", "LRT"))
+    pd.testing.assert_frame_equal(one, two)
+
+
 def test_an_unknown_test() -> None:
+    with pytest.raises(OptionError, match="test 'chisq' is not known; did you mean 'Chisq'"):
+        fitted("treatment").drop1(test="chisq")
+    with pytest.raises(OptionError, match=r"test \['F'\] is not known; "):
+        fitted("treatment").drop1(test=["F"])  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="test 'lrt' is not known; did you mean 'LRT'"):
         fitted("treatment").drop1(test="lrt")
     with pytest.raises(OptionError, match="test 'Wald' is not known; allowed are F and LRT"):

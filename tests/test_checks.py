@@ -252,6 +252,25 @@ def test_influence_is_drawn_by_row_and_by_group(plt: Any) -> None:
         fit.plot.check(ax=given)
 
 
+def test_names_of_many_levels_stand_apart_and_the_note_above_all_stems(plt: Any) -> None:
+    litters = ml.load("ratpupweight")
+    fit = ml.lmer("weight ~ sex + Lsize + (1 | Litter)", litters, variance="ident(Treatment)")
+    axes = fit.plot.check()
+    axes[0].figure.canvas.draw()
+    for ax in (axes[3], axes[-1]):
+        rows = [ax.get_xticklabels(minor=minor) for minor in (False, True)]
+        names = [label.get_text() for pair in zip(rows[0], [*rows[1], None], strict=True) for label in pair if label]
+        assert sorted(names) == sorted(fit.design.terms[0].levels)
+        for row in rows:
+            boxes = [label.get_window_extent() for label in row]
+            assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+        assert min(b.get_window_extent().y1 for b in rows[0]) > max(b.get_window_extent().y1 for b in rows[1])
+    ax = axes[-1]
+    [note] = [text for text in ax.texts if text.get_text().startswith("worth a look from")]
+    top = ax.transData.transform((0, float(np.max(ax.lines[0].get_ydata()))))[1]
+    assert top < note.get_window_extent().y0
+
+
 @pytest.mark.parametrize(
     "formula", ["diameter ~ 1 + (1 | plate) + (1 | sample)", "diameter ~ 0 + (1 | plate)", "diameter ~ sample + (1 | plate)"]
 )
@@ -292,6 +311,7 @@ def test_what_a_structure_explains_is_not_alarmed_at() -> None:
         assert "ormalized residual" in found["residual outliers"].sentence
         assert "ormalized residuals" in found["spread over fitted"].sentence
         assert "single ones cannot be left out" in found["influential rows"].sentence
+        assert found["influential rows"].verdict == "skipped" and str(found).endswith(", 1 skipped")
         assert "No level moves" in found["influential g"].sentence
     assert min(loud.values()) >= 3 and max(quiet.values(), default=0) == 0
 

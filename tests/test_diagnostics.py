@@ -111,6 +111,32 @@ def test_boundary_of_two_effects(factor: list[list[float]], rank: int, named: tu
         assert part in fit.convergence.sentence
 
 
+@pytest.mark.parametrize("factor", [[[1, 0], [0.3, 0]], [[1, 0], [-0.3, 0]]])
+def test_a_correlation_of_one_is_not_said_to_be_free(factor: list[list[float]]) -> None:
+    sentence = with_factor(sleep(), factor, 1).convergence.sentence
+    assert "may fit worse: fit.singularity() lists" in sentence and "as well" not in sentence
+
+
+def test_effects_in_fewer_dimensions_are_not_said_to_be_free() -> None:
+    fit = quiet_fit(Model("y ~ x1 + x2 + (x1 + x2 | a)", shape("three effects").data))
+    turned = lower_triangular(np.array([[1.0, 0, 0], [0.2, 0.5, 0], [0.4, 0.3, 0]]))
+    assert "may fit worse" in with_factor(fit, turned.tolist(), 2).convergence.sentence
+
+
+def test_a_structures_correlation_at_its_end_is_not_said_to_be_free() -> None:
+    rng = np.random.default_rng(4)
+    g, f = np.repeat(np.arange(12), 6), np.tile(["a", "b", "c"], 24)
+    data = {"y": rng.normal(size=12)[g] + 0.5 * rng.normal(size=72), "g": g, "f": f}
+    fit = quiet_fit(Model("y ~ 1 + homcs(0 + f | g)", data))
+    assert fit.convergence.boundary == ("cor(g, homcs) = 1",)
+    assert "may fit worse: fit.singularity() lists" in fit.convergence.sentence
+
+
+def test_a_variance_of_zero_is_free() -> None:
+    sentence = quiet_fit(Model("Yield ~ 1 + (1 | Batch)", ml.load("dyestuff2"))).convergence.sentence
+    assert sentence.endswith("A simpler random-effects structure fits as well: fit.singularity() names it.")
+
+
 def test_boundary_of_three_effects() -> None:
     fit = quiet_fit(Model("y ~ x1 + x2 + (x1 + x2 | a)", shape("three effects").data))
     turned = lower_triangular(np.array([[1.0, 0, 0], [0.2, 0.5, 0], [0.4, 0.3, 0]]))
@@ -156,6 +182,21 @@ def test_each_warning_has_its_class_and_points_at_the_caller() -> None:
     assert "'x1' in 1" in str(found[0].message)
     assert "'twice'" in str(found[1].message)
     assert all(w.filename == __file__ for w in found)
+
+
+def test_every_way_to_a_fit_warns_at_the_users_line() -> None:
+    data = ml.load("dyestuff2")
+    counts = {"y": np.tile([2, 3, 3, 2], 10), "g": np.repeat(np.arange(10), 4)}
+    for call in (
+        lambda: ml.lmer("Yield ~ 1 + (1 | Batch)", data),
+        lambda: ml.lmer("Yield ~ 1 + (1 | Batch)", data, variance="ident(Batch)"),
+        lambda: ml.glmer("y ~ 1 + (1 | g)", counts, "poisson"),
+        lambda: Model("Yield ~ 1 + (1 | Batch)", data).fit(reml=False),
+    ):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call()
+        assert found and all(w.filename == __file__ for w in found)
 
 
 def test_warnings_of_the_optimum() -> None:

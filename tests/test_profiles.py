@@ -416,6 +416,7 @@ def test_plot(sleep: Fit, profiled: Profile) -> None:
     assert any(np.isclose(steps, high))
     single = sleep.plot.profile("sigma")
     assert single.get_title() == "sigma"
+    assert single.get_ylabel().replace("\n", " ") == "zeta: signed root of the change in deviance"
     again = sleep.plot.profile(["Days", "sigma"], profile=profiled)
     assert [one.get_title() for one in again] == ["sigma", "Days"]
     with warnings.catch_warnings():

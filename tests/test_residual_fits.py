@@ -168,7 +168,7 @@ def test_rows_that_miss_a_time_a_group_or_a_covariate_are_left_out_and_counted()
 # -- bad input -----------------------------------------------------------------------------------------------
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"correlation": "corAR1(t | s)"}, OptionError, r"corAR1\(\) is not available.*did you mean 'ar1'"),
+    ({"correlation": "corAR1(t | s)"}, OptionError, r"corAR1\(\) is not available; .*car1\(\); did you mean 'ar1'"),
     ({"correlation": "corCAR1(t | s)"}, OptionError, "did you mean 'car1'"),
     ({"correlation": "toeplitz(t | s)"}, OptionError, r"there are ar1\(\), car1\(\)"),
     ({"correlation": "ar1"}, OptionError, r"cannot be read; write it as 'ar1\(week \| subject\)'"),
@@ -182,6 +182,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"correlation": "ar1(week | s)"}, ColumnError, r"'week'.*ar1\(week \| s\)"),
     ({"correlation": "ar1(t | who)"}, ColumnError, "'who'"),
     ({"correlation": "ar1(time | s)"}, DataError, r"counts whole steps of time.*car1\(time"),
+    ({"correlation": "ar1(far | s)"}, DataError, "needs finite times, but 'far' holds inf"),
     ({"correlation": "ar1(sex | s)"}, DataError, "needs times, but 'sex' holds text"),
     ({"correlation": "car1(sex | s)"}, DataError, "needs times, but 'sex' holds text"),
     ({"correlation": "ar1(item | s)"}, DataError, r"two rows at item.*needs different times"),
@@ -221,6 +222,44 @@ def test_times_of_an_unordered_and_an_ordered_factor() -> None:
     assert fit.criterion == Model("y ~ x", rows(), correlation="ar1(t | s)").fit().criterion
     with pytest.raises(DataError, match="column of numbers"):
         Model("y ~ x", ordered, correlation="car1(t | s)")
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_step_of_ar1_is_the_greatest_common_divisor_of_the_lags(tmp_path: Path, with_data: bool) -> None:
+    """At ages 8, 10, 12 every power of rho is even; over two years rho has a sign, and here a negative one."""
+    rng = np.random.default_rng(3)
+    visits = np.tile(np.arange(6), 40)
+    e = rng.normal(size=(40, 6))
+    for j in range(1, 6):
+        e[:, j] = -0.5 * e[:, j - 1] + np.sqrt(0.75) * e[:, j]
+    e += rng.normal(size=(40, 1))
+    data = {"y": e.ravel(), "visit": visits, "age": 8 + 2 * visits, "g": np.repeat(np.arange(40), 6)}
+    ages = Model("y ~ visit + (1 | g)", data, correlation="ar1(age | g)").fit(False)
+    steps = Model("y ~ visit + (1 | g)", data, correlation="ar1(visit | g)").fit(False)
+    assert ages.criterion == steps.criterion
+    assert ages.residual_structure()["parameter"].tolist() == ["rho(g) over 2"]
+    assert ages.residual_structure()["estimate"][0] == steps.residual_structure()["estimate"][0] < -0.3
+    assert "rho(g) over 2 = -0." in ages.summary() and "correlation of rows 2 apart in age" in ages.summary()
+    assert "apart" not in steps.summary()
+    limits = ["conf_low", "conf_high"]
+    profiles = ages.profile("rho(g) over 2").confint()[limits], steps.profile("rho(g)").confint()[limits]
+    np.testing.assert_array_equal(*profiles)
+    with pytest.raises(OptionError, match=r"did you mean 'rho\(g\) over 2'"):
+        ages.profile("rho(g)")
+    ages.save(tmp_path / "a.mlv", data=with_data)
+    again = ml.read(tmp_path / "a.mlv")
+    pd.testing.assert_frame_equal(again.residual_structure(), ages.residual_structure())
+    assert again.model.residual is not None and again.model.residual.serial is not None
+    assert again.model.residual.serial.over == 2.0
+    if with_data:
+        np.testing.assert_array_equal(again.residuals("normalized"), ages.residuals("normalized"))
+
+
+def test_orthodont_is_nlmes_with_ages_halved() -> None:
+    """nlme 3.1: lme(distance ~ age, ~ 1 | Subject, corAR1(form = ~ k | Subject)), k = age / 2; with ages it stays at 0."""
+    fit = Model("distance ~ age + (1 | Subject)", ml.load("orthodont"), correlation="ar1(age | Subject)").fit()
+    assert fit.loglik == pytest.approx(-223.4628, abs=5e-5)
+    assert fit.residual_structure()["estimate"][0] == pytest.approx(0.04720709, abs=1e-5)
 
 
 def test_a_power_of_fitted_values_that_do_not_vary() -> None:

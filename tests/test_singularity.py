@@ -9,7 +9,7 @@ import pytest
 
 import multilevel as ml
 from multilevel.formula import parse
-from multilevel.singularity import _pieces, _split, least_squares, written
+from multilevel.singularity import _pieces, _reason, _split, least_squares, written
 
 pytestmark = pytest.mark.filterwarnings("ignore::multilevel.MultilevelWarning")
 
@@ -72,6 +72,11 @@ def test_the_cost_is_that_of_fitting_the_simpler_formula() -> None:
         assert step.aic_change == pytest.approx(again.aic - fit.aic, abs=1e-7)
         assert step.change > -1e-6  # a model within the other cannot fit better
         assert "Try: " + step.formula in str(report)
+
+
+def test_a_correlation_of_one_is_put_in_words() -> None:
+    for sign, words in ((1, "in lockstep, together."), (-1, "opposite ways: the higher one, the lower the other.")):
+        assert words in _reason(None, f"cor(g, Intercept, x) = {sign}")  # type: ignore[arg-type]
 
 
 def test_of_two_ways_the_one_with_the_lower_aic_is_taken() -> None:

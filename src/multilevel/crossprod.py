@@ -369,8 +369,11 @@ def _merge(
     slices, parts, owners, at = [], [], [], 0
     for t, block in zip(terms, blocks, strict=True):
         if not structures[t].free:
+            # scaled, for the search's steps; by one number where the effects share an sd
             columns = list(range(at, at + block.shape[1]))
-            basis[columns, columns] = 1.0
+            size = np.sqrt(np.einsum("ij,ij->j", block, block) / np.maximum(np.count_nonzero(block, axis=0), 1))
+            size = np.where(size > 0, size, 1.0) if structures[t].n_sd > 1 else np.sqrt(np.mean(size**2))
+            basis[columns, columns] = 1.0 / size
         for part in structures[t].components():
             columns = [at + i for i in part]
             basis[np.ix_(columns, columns)] = whitening(block[:, part])

@@ -411,7 +411,7 @@ def _check_term(bar: Bar, names: Sequence[str], count: int, n: int | None) -> No
             f"effects cannot be told from the residuals; drop {shown}, or use a coarser factor"
         )
     width = 1 if bar.structure == "diag" else len(names)
-    if count * width >= n and bar.structure != "ar1":
+    if count * width >= n and bar.structure not in ("ar1", "hetar1"):
         raise DataError(
             f"the term {shown} has {count} x {width} = {count * width} random effects, but only {n} rows are "
             "used; its variances cannot be told from the residual variance. Use fewer effects in it"

@@ -17,7 +17,7 @@ from .errors import (
     SingularFitWarning,
     users_level,
 )
-from .optimise import NO_SLOPE
+from .optimise import NO_SLOPE, UNSETTLED
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -111,6 +111,18 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
     if e.converged:
         names = " and ".join(boundary)
         return f"Converged to a minimum on the boundary: {names}. {_of_the_boundary(fit, boundary)}"
+    if e.status == UNSETTLED:
+        return (
+            "Not converged: the residual variances depend on the fitted values, and the two had not settled "
+            "after many rounds. "
+            "Use a column in place of fitted."
+        )
+    if e.decrement < 0:
+        return (
+            "Not converged: the likelihood keeps rising towards a residual variance or correlation at the end "
+            "of its range, as it "
+            "does where groups hardly vary inside. Simplify the structure of the residuals."
+        )
     if e.status == "out of evaluations":
         left = f" with {e.decrement:.2g} deviance left to gain" if e.decrement > 0 else ""
         return (
@@ -197,12 +209,14 @@ def _structured_boundary(fit: Fit) -> list[str]:
     """Zero sds and extreme correlations of terms with few parameters."""
     out: list[str] = []
     at = 0
-    for term, s in zip(fit.design.terms, fit.engine.blocks.structures, strict=True):
+    groups = fit.engine.blocks.groups
+    scales = {t: np.diag(g.basis)[part] for g in groups for t, part in zip(g.terms, g.slices, strict=True)}
+    for t, (term, s) in enumerate(zip(fit.design.terms, fit.engine.blocks.structures, strict=True)):
         theta = fit.optimum.theta[at : at + s.n_theta]
         at += s.n_theta
         if s.free:
             continue
-        sds = theta[: s.n_sd]
+        sds = theta[: s.n_sd] / scales[t][: s.n_sd]  # in the engine's units, where what counts as none is stated
         if s.n_sd == 1 and sds[0] <= NO_SD:
             out.append(f"sd({term.group}, {s.kind}) = 0")
         elif s.n_sd > 1:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .covariance import Structure, lower_triangular
+from .row_slopes import row_slopes as residual_slopes
 from .structured import StructuredEngine
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def row_slopes(engine: Engine, relative: tuple[Array, ...], sigma: float) -> Arr
     with engine.lock:
         lambdas = engine.engine_lambdas(relative)
         state = engine.state(False, lambdas)
-        return engine._row_slopes(state, lambdas, False, (sigma / (engine.blocks.scale * engine.blocks.unit)) ** 2)
+        return residual_slopes(engine, state, lambdas, False, (sigma / (engine.blocks.scale * engine.blocks.unit)) ** 2)
 
 
 def _sine(cosine: float) -> float:

@@ -107,7 +107,7 @@ def engine_rows(fit: Fit) -> Rows:
         if whitener is None:
             parts.append(Entry(f, codes, out.whiten(z)))
             continue
-        first, low, second, high = entries(whitener, codes, z)
+        first, low, second, high = entries(whitener, codes, whitener.own(z), whitener.before(z))
         parts.append(Entry(f, first, low))
         if second is not None:
             parts.append(Entry(f, second, high))

@@ -12,7 +12,7 @@ from . import design as designs
 from . import formula as formulas
 from . import residual_reader
 from .covariance import FREE
-from .errors import OptionError, nearest
+from .errors import DataError, OptionError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +128,8 @@ class Model:
             "correlation": correlation, "variance": variance, "covariance": covariance,
             "family": family, "link": link, "dispersion": dispersion, "zi": zi, "hurdle": hurdle,
         }  # fmt: skip  # as given, for Fit.update
-        self._residual = residual_of(text, data, self._design, levels) if text else None
+        self._series = series_of(text, data)  # kept, for the user may change the data
+        self._residual = residual_of(text, self._series, self._design, levels) if text else None
         self._data = data
         self._engine: Engine | None = None
         self._laplace: LaplaceEngine | None = None
@@ -169,10 +170,13 @@ class Model:
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
         out._distribution, out._laplace = self._distribution, None
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
+        out._series = self._series
         if hasattr(self, "_options"):  # a model read from a file has none
             out._options = self._options
         if out._residual is not None and not np.array_equal(design.rows, self._design.rows):
-            out._residual = residual_of(out._residual_text, self._data, design, self._levels)
+            out._residual = residual_of(out._residual_text, self._series, design, self._levels)
+        elif out._residual is not None and design.y is not self._design.y:
+            out._residual = out._residual.without_fitted()
         return out
 
     def with_residual(self, residual: Residual) -> Model:
@@ -235,6 +239,7 @@ class Model:
         for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name} must be a positive whole number, got {value!r}")
+        self._need_rows()
         count = default_threads() if threads is None else int(threads)
         if self._distribution is not None:
             return self._fit_generalised(count, start, max_evaluations)
@@ -268,10 +273,22 @@ class Model:
         warn_of(fit)
         return fit
 
+    def _need_rows(self) -> None:
+        """Refuse to search over structures whose rows a file did not keep."""
+        structured = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
+        if self._design.y is None and (structured or self._distribution is not None):
+            raise DataError("this model was saved without its data, which fitting it needs; save it with "
+                "save(path, data=True)")
+
     def _engine_at(self, residual: Any) -> Engine:
         """The engine with the rows whitened at parameters of the residuals' structure, in the user's terms."""
         from .structured import StructuredEngine
 
+        if self._residual is not None and self._residual.iterated:
+            raise OptionError(
+                "the criterion of variances that depend on the fitted values is known once these are: fit the model and use "
+                "fit.model, whose fitted values are settled"
+            )
         engine = self.engine()
         names = self._residual.names() if self._residual is not None else ()
         if residual is None and not names:
@@ -283,6 +300,8 @@ class Model:
         if len(values) != len(names) or not np.isfinite(values).all():
             what = ", ".join(names) if names else "none, for the model has no structure of the residuals"
             raise OptionError(f"residual must hold the {len(names)} parameters {what}; got {residual!r}")
+        if self._residual is None or not isinstance(engine, StructuredEngine):
+            self._need_rows()
         assert self._residual is not None and isinstance(engine, StructuredEngine)
         return engine.moved(self._residual.coordinates(values))
 
@@ -345,7 +364,7 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
     """
     import warnings
 
-    from .errors import ConvergenceWarning, users_level
+    from .optimise import UNSETTLED
 
     assert model._residual is not None
     plain = model.with_residual(
@@ -354,7 +373,7 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = plain.fit(reml, threads=threads, start=start, max_evaluations=limit)
-    last = np.inf
+    last, settled = np.inf, False
     for _ in range(MAX_ROUNDS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -362,27 +381,31 @@ def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int |
                 reml, threads=threads, max_evaluations=limit
             )
         change, last = abs(fit.criterion - last), fit.criterion
-        if change < SETTLED * (1 + abs(last)):
+        settled = change < SETTLED * (1 + abs(last))
+        if settled:
             break
-    else:
-        warnings.warn(
-            f"the fitted values and the variances that depend on them had not settled after {MAX_ROUNDS} "
-            f"rounds; use a covariate in "
-            "place of fitted",
-            ConvergenceWarning,
-            stacklevel=users_level(),
-        )
+    if not settled:
+        evidence = replace(fit.optimum.evidence, status=UNSETTLED)
+        fit = type(fit)(fit.model, replace(fit.optimum, evidence=evidence), fit.engine)
     from .diagnostics import warn_of
 
     warn_of(fit)
     return fit
 
 
-def residual_of(text: ResidualText, data: Any, design: Design, levels: Mapping[str, Any] | None = None) -> Residual:
-    """The residuals' structure on the rows of a design."""
+def series_of(text: ResidualText, data: Any) -> dict[str, Any]:
+    """Copies of the columns that the residuals' structure needs, all rows."""
     from .frame import Table
 
-    series = Table(data).load(list(text.columns()), text.columns())
+    if not text.columns():
+        return {}
+    return {name: one.copy() for name, one in Table(data).load(list(text.columns()), text.columns()).items()}
+
+
+def residual_of(
+    text: ResidualText, series: Mapping[str, Any], design: Design, levels: Mapping[str, Any] | None = None
+) -> Residual:
+    """The residuals' structure on the rows of a design, from its columns on all rows."""
     rows = {name: one.iloc[design.rows].reset_index(drop=True) for name, one in series.items()}
     return residual_reader.prepare(text, rows, design, levels)
 

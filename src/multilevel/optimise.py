@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STATUS = ("converged", "out of evaluations", "no further progress", "start failed")
+UNSETTLED = "not settled"  # variances and the fitted values they depend on
+STATUS = ("converged", "out of evaluations", "no further progress", "start failed", UNSETTLED)
 NO_SLOPE = 1e-7  # a vanished variance with less slope than this is as good at any value: not determined, not zero
 POLISHED = 1e-18  # decrement at which the estimates have ten digits or so already
 FLAT = 1e-5  # curvature 2 / se**2: an error of 450 times the sd (or the residual sd, if larger) determines nothing

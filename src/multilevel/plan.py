@@ -106,7 +106,7 @@ def load(table: frame.Table, plan: Plan) -> dict[str, pd.Series[Any]]:
 
 
 def check_levels(levels: Mapping[str, Any] | None, what: str, plan: Plan) -> None:
-    known = [*(name for one in plan.expressions for name in one.columns), *plan.grouping]
+    known = [*(name for one in plan.expressions for name in one.columns), *plan.grouping, *plan.also]
     for name in levels or {}:
         if name not in known:
             hint = nearest(name, known) or f"the formula uses {listing(dict.fromkeys(known))}"

@@ -23,6 +23,7 @@ Panel = tuple[str, "Callable[[Axes], None]"]  # its title, and what draws it
 
 MAX_EFFECTS = 6  # quantile plots of random effects in one figure
 MAX_GROUPS = 30  # levels of a factor side by side
+SIDE_BY_SIDE = 20  # names of levels in one row
 NAMED = 3  # points that get their names
 
 
@@ -156,10 +157,21 @@ def _by_group(ax: Axes, f: Facts, group: str) -> None:
     ax.boxplot(parts, positions=np.arange(len(parts)), **style)
     zero_line(ax)
     names = [short(term.levels[j], 10) for j in levels]
-    turned = 90 if len(names) > 8 or sum(map(len, names)) > 30 else 0
-    ax.set_xticks(range(len(names)), names, fontsize=8 if len(names) <= 20 else 6.5, rotation=turned)
+    _level_ticks(ax, names, 90 if len(names) > 8 or sum(map(len, names)) > 30 else 0)
     ax.set_xlabel(f"{short(group, 24)}, by spread" + (f"\n{note}" if note else ""), fontsize=9)
     ax.set_ylabel(_label(f))
+
+
+def _level_ticks(ax: Axes, labels: list[str], turned: int = 90) -> None:
+    """Names of levels; of more than stand side by side every second one is set lower."""
+    at, style = np.arange(len(labels)), {"fontsize": 8 if len(labels) <= SIDE_BY_SIDE else 7, "rotation": turned}
+    if len(labels) <= SIDE_BY_SIDE:
+        ax.set_xticks(at, labels, **style)
+        return
+    ax.set_xticks(at[::2], labels[::2], **style)
+    ax.set_xticks(at[1::2], labels[1::2], minor=True, **style)
+    lower = 5 + 4.6 * max(map(len, labels[::2]))
+    ax.tick_params(axis="x", which="minor", length=lower, width=0.5, color=COLOURS["faint"], pad=1)
 
 
 # -- random effects and influence -----------------------------------------------------------------------------
@@ -222,7 +234,8 @@ def influence_panels(fit: Fit, group: str | None) -> list[Panel]:
 
 
 def _worth_a_look(ax: Axes, limit: float) -> None:
-    """From where fit.check() tells of a Cook's distance: a line, or a note where it lies above everything."""
+    """From where fit.check() tells of a Cook's distance: a line if it lies within, and a note above everything drawn."""
+    ax.set_ylim(0, 1.12 * ax.get_ylim()[1])  # room for the note
     if ax.get_ylim()[1] > limit:
         ax.axhline(limit, color=COLOURS["zero"], linewidth=1, linestyle=DASHED, zorder=1)
     note: dict[str, Any] = NOTE | {"ha": "right", "va": "top"}
@@ -234,7 +247,7 @@ def _stems(ax: Axes, values: Array, labels: list[str], few: bool) -> None:
     ax.vlines(at, 0, values, color=COLOURS["faint"], linewidth=1.2 if few else 0.7, zorder=2)
     ax.plot(at, values, "o", color=COLOURS["partial"], markersize=4 if few else 2, markeredgewidth=0, zorder=3)
     if few:
-        ax.set_xticks(at, labels, rotation=90, fontsize=8 if len(labels) <= 20 else 6.5)
+        _level_ticks(ax, labels)
     else:
         ax.set_xticks([])
         _names(ax, at.astype(np.float64), values, labels, np.abs(values))
@@ -251,7 +264,6 @@ def _group_panel(fit: Fit, group: str, table: dict[str, Any] | None = None) -> P
         cook = np.nan_to_num(found["cooks"])
         few = len(levels) <= MAX_GROUPS
         _stems(ax, cook, [short(one, 10) for one in levels], few)
-        ax.set_ylim(bottom=0)
         _worth_a_look(ax, max(COOK_LOOK, FEW_LOOK / len(levels)))
         ax.set_xlabel(short(group, 24) if few else f"{short(group, 24)}: {len(levels):,} levels")
         ax.set_ylabel("Cook's distance")
@@ -282,7 +294,6 @@ def _row_panel(f: Facts) -> Panel:
         top = np.union1d(top, np.argsort(-cook)[:20])
         ax.vlines(rows[top], 0, cook[top], color=COLOURS["partial"], linewidth=0.8)
         _names(ax, rows[top].astype(np.float64), cook[top], [f"row {i}" for i in rows[top].tolist()], cook[top])
-        ax.set_ylim(bottom=0)
         _worth_a_look(ax, COOK_LOOK)
         ax.set(xlabel="row", ylabel="Cook's distance")
         ax.locator_params(axis="x", nbins=5)

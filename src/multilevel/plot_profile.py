@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LEVELS = (0.5, 0.8, 0.95, 0.99)
+ZETA = "zeta: signed root of\nthe change in deviance"
 NOTE = "steps: 50, 80, 95 and 99 % intervals; a straight line means a symmetric one"
 
 

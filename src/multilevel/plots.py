@@ -378,7 +378,7 @@ class FitPlots:
         for i, (one, curve) in enumerate(zip(axes, curves, strict=True)):
             plot_profile.profile_panel(one, curve)
             if not made or i % columns == 0:
-                one.set_ylabel("zeta", fontsize=9)
+                one.set_ylabel(plot_profile.ZETA, fontsize=8)
         if made:
             _figure(axes).suptitle(f"Profiles of {self._fit.design.response}", **TITLE)
             _figure(axes).supxlabel(plot_profile.NOTE, **NOTE)

@@ -424,6 +424,8 @@ def refit(fit: Fit, y: Any, threads: int | None = None) -> Fit | Refits:
     if np.all(values[0] == values[0, 0]):
         raise DataError(f"the new response is {values[0, 0]:g} in all rows; there is nothing to explain")
     model = fit.model.with_design(replace(d, y=values[0]))
+    if model.residual is not None and model.residual.iterated:
+        return model.fit(fit.reml, threads=threads or fit.engine.threads)
     engine = model.engine(threads or fit.engine.threads)
     optimum = engine.fit(fit.reml)
     return FitClass(model, optimum, engine.fitted(optimum))

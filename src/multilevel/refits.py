@@ -15,6 +15,7 @@ from .reml import MAX_EVALUATIONS
 if TYPE_CHECKING:
     from .crossprod import CrossProducts
     from .design import Design
+    from .fit import Fit
     from .model import Model
     from .reml import Engine, Optimum
 
@@ -76,13 +77,29 @@ def refit(
     }
 
 
+def from_there(model: Model, design: Design, y: Array, optimum: Optimum, threads: int) -> Fit:
+    """The model fitted to another response, the search starting at an optimum: what a bootstrap needs."""
+    from .fit import Fit
+    from .structured import StructuredEngine
+
+    other = model.with_design(replace(design, y=y))
+    if other.residual is not None and other.residual.iterated:
+        return other.fit(optimum.reml, threads=threads)
+    engine = other.engine(threads)
+    if isinstance(engine, StructuredEngine):
+        found = engine.fit(optimum.reml, optimum.lambdas, residual=optimum.residual)
+    else:
+        found = engine.fit(optimum.reml)
+    return Fit(other, found, engine.fitted(found))
+
+
 def _one_by_one(model: Model, design: Design, ys: Array, optimum: Optimum, threads: int) -> dict[str, Array]:
     """As `refit`, by a search of its own for each response; what cannot be fitted is NaN and not converged."""
     found: list[dict[str, Any]] = []
     p, q = len(optimum.beta), len(optimum.theta)
     for y in ys:
         try:
-            new = model.with_design(replace(design, y=y)).engine(threads).fit(optimum.reml)
+            new = from_there(model, design, y, optimum, threads).optimum
         except DataError:
             none = {"beta": np.full(p, np.nan), "std_error": np.full(p, np.nan), "theta": np.full(q, np.nan)}
             found.append({**none, "sigma": np.nan, "criterion": np.nan, "converged": False, "evaluations": 0,

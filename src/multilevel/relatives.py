@@ -6,7 +6,7 @@ The effects of such a factor are ``N(0, sigma**2 * Lambda Lambda' x K)`` with K 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,9 @@ def _matrix(given: Any, what: str) -> Any:
     from scipy.sparse import csr_array, issparse
 
     try:
-        sparse: Any = given if issparse(given) else np.asarray(given, dtype=np.float64)
+        sparse: Any = given if issparse(given) else np.asarray(given)
+        if np.iscomplexobj(sparse):
+            raise TypeError
         made: Any = csr_array(sparse)
         out = made.astype(np.float64)
     except (TypeError, ValueError):
@@ -197,6 +199,8 @@ def _labels(levels: Any, rows: int, what: str) -> NDArray[Any]:
     ):
         raise OptionError(f"levels must be a list of labels, not {levels!r}")
     values = list(levels)
+    if not all(isinstance(value, Hashable) for value in values):
+        raise DataError(f"levels must be labels such as text or numbers, not {values[0]!r}")
     if not values:
         raise DataError(f"the {what} has no levels")
     if len(values) != rows:
@@ -269,7 +273,8 @@ def pedigree(data: Any, animal: str = "animal", sire: str = "sire", dam: str = "
     data : data frame
         One row per animal.
     animal, sire, dam : str
-        Columns; a missing value is an unknown parent. Parents without a row of their own become founders.
+        Columns; a missing value is an unknown parent, and so are 0, "0", "*" and "" unless an animal bears that label.
+        Parents without a row of their own become founders.
 
     Returns
     -------
@@ -297,6 +302,8 @@ def pedigree(data: Any, animal: str = "animal", sire: str = "sire", dam: str = "
     if len(set(own)) != len(own):
         twice = next(v for i, v in enumerate(own) if v in set(own[:i]))
         raise DataError(f"the animal {twice!r} stands twice in {animal!r}; a pedigree has one row for each")
+    unknown = {0, "0", "*", ""} - set(own)  # how pedigree files write a parent that is not known
+    parents = [[None if p in unknown else p for p in column] for column in parents]
     family = dict(zip(own, zip(*parents, strict=True), strict=True))
     labels = _parents_first(family)
     at = {label: i for i, label in enumerate(labels)}

@@ -230,7 +230,8 @@ def _times(series: pd.Series[Any], name: str, kind: str, text: str) -> NDArray[n
         )
     times = frame.numbers(series, name)
     if not np.isfinite(times).all():
-        raise DataError(f"{text} needs finite times, but {name!r} holds {times[~np.isfinite(times)][0]:g}; correct these rows")
+        first = float(times[~np.isfinite(times)][0])
+        raise DataError(f"{text} needs finite times, but {name!r} holds {first:g}; correct these rows")
     if kind == "ar1" and not np.array_equal(times, np.round(times)):
         first = float(times[times != np.round(times)][0])
         raise DataError(

@@ -216,6 +216,10 @@ class Residual:
         )
         return replace(self, spreads=spreads)
 
+    def without_fitted(self) -> Residual:
+        """The same before any fitted values are known: for another response."""
+        return replace(self, spreads=tuple(s if s.covariate else replace(s, basis=None) for s in self.spreads))
+
     def names(self) -> tuple[str, ...]:
         """Of the parameters, in the user's terms."""
         out = [name for s in self.spreads for name in s.names()]

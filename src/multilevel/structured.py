@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from . import crossprod, structured_search
 from .errors import DataError
 from .reml import MAX_EVALUATIONS, Engine, Optimum, one_at_a_time
+from .row_slopes import row_slopes
 from .structured_search import s_starts
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ class StructuredEngine(Engine):
 
     # -- rows -------------------------------------------------------------------------------------------------
 
-    def _whitener(self, a: Array) -> Whitener | None:
+    def whitener(self, a: Array) -> Whitener | None:
         return None if self.residual is None else self.residual.at(a, len(self.parts.y))
 
     def _blocks(self, a: Array, threads: int) -> CrossProducts:
         """Cross-products of the rows whitened at a."""
-        whitener = self._whitener(a)
+        whitener = self.whitener(a)
         if whitener is None:
             return crossprod.assemble(self.parts, threads)
         p = self.parts
@@ -82,7 +83,8 @@ class StructuredEngine(Engine):
         codes2: list[Any] = []
         z2: list[Array | None] = []
         for code, effects in zip(p.rows.codes, p.rows.z, strict=True):
-            low = entries(whitener, code, np.ones((len(code), 1)) if effects is None else effects)
+            columns = np.ones((len(code), 1)) if effects is None else effects
+            low = entries(whitener, code, whitener.own(columns), whitener.before(columns))
             codes.append(low[0])
             z.append(np.ascontiguousarray(low[1]))
             codes2.append(low[2])
@@ -94,61 +96,6 @@ class StructuredEngine(Engine):
         unit = p.unit / self.residual.unit(a, len(p.y))
         white = replace(p, rows=rows, y=whitener.apply(p.y), log_det=p.log_det + whitener.log_det(), unit=unit)
         return crossprod.assemble(white, threads)
-
-    def _row_slopes(self, state: Any, lambdas: list[Array], reml: bool, s2: float) -> Array:
-        """(r,) derivative of the deviance by the residual's coordinates, at fixed sigma (s2 in engine units)."""
-        from . import _core
-
-        whitener = self._whitener(self.a)
-        if whitener is None:
-            return np.empty(0)
-        raw, white = self.parts.rows, self.blocks.rows
-        solution = state.solution()
-        q = len(solution) - self.blocks.p
-        out = whitener.log_det_slopes()
-        count = len(out)
-        rest = self.parts.y - raw.x @ solution[q:]
-        residual, slopes = whitener.apply(rest), [whitener.apply_slope(j, rest) for j in range(count)]
-        factors: list[int] = []
-        codes: list[Any] = []
-        effects: list[Array] = []
-        moves: list[list[Array]] = [[] for _ in range(count)]
-        at = 0
-        for f, (group, root) in enumerate(zip(self.blocks.groups, lambdas, strict=True)):
-            u = solution[at : at + group.levels * group.k].reshape(group.levels, group.k) @ root.T
-            at += group.levels * group.k
-            effect = raw.z[f]
-            columns = np.ones((len(rest), 1)) if effect is None else effect
-            turned = [entries(whitener, raw.codes[f], columns, j) for j in range(count)]
-            for code, z, which in ((white.codes[f], white.z[f], 1), (white.codes2[f], white.z2[f], 3)):
-                if code is None or z is None:
-                    continue
-                factors.append(f)
-                codes.append(np.ascontiguousarray(code))
-                effects.append(z @ root)
-                modes = np.where((code >= 0)[:, None], u[code], 0.0)
-                residual -= np.einsum("ij,ij->i", z, modes)
-                for j in range(count):
-                    dz = turned[j][which]
-                    moves[j].append(dz @ root)
-                    slopes[j] -= np.einsum("ij,ij->i", dz, modes)
-        for j in range(count):
-            dx = whitener.apply_slope(j, raw.x)
-            plus, minus = (
-                np.sum(
-                    _core.estimation_var(
-                        state,
-                        white.x + sign * dx,
-                        codes,
-                        [e + sign * m for e, m in zip(effects, moves[j], strict=True)],
-                        factors,
-                        reml,
-                    )
-                )
-                for sign in (1.0, -1.0)
-            )
-            out[j] += (plus - minus) / 2 + 2 * float(residual @ slopes[j]) / s2
-        return out
 
     # -- one point ----------------------------------------------------------------------------------------------
 
@@ -188,7 +135,12 @@ class StructuredEngine(Engine):
             f, part = where[t]
             moves = self.blocks.structures[t].by_coordinate(a[span])
             out += [float(np.vdot(grads[f][part, part], move)) for move in moves]
-        return np.r_[out, self._row_slopes(state, lambdas, reml, s2)], grads
+        return np.r_[out, row_slopes(self, state, lambdas, reml, s2)], grads
+
+    def _scales(self) -> dict[int, Array]:
+        """Per term, what its effects are multiplied by to come from the engine's to the user's."""
+        groups = self.blocks.groups
+        return {t: np.diag(g.basis)[part] for g in groups for t, part in zip(g.terms, g.slices, strict=True)}
 
     def coordinate_names(self) -> list[str]:
         """What each coordinate moves, in the user's terms."""
@@ -234,15 +186,24 @@ class StructuredEngine(Engine):
 
     @one_at_a_time
     def fit(
-        self, reml: bool = True, start: tuple[Array, ...] | None = None, max_evaluations: int = MAX_EVALUATIONS
+        self,
+        reml: bool = True,
+        start: tuple[Array, ...] | None = None,
+        max_evaluations: int = MAX_EVALUATIONS,
+        residual: Array | None = None,
     ) -> Optimum:
-        """Minimise the criterion over everything and certify the minimum; see `structured_search`."""
+        """Minimise the criterion over everything and certify the minimum; see `structured_search`.
+
+        `residual` are the residual's parameters that belong to `start`.
+        """
         if self.df(reml) <= 0:
             c = self.blocks
             raise DataError(f"{c.n} rows cannot carry {c.p} fixed effects; give the model more rows or fewer columns")
         a = None
         if start is not None:
-            a = np.r_[self._coordinates(start), self.a]
+            known = residual is not None and self.residual is not None
+            tail = self.residual.coordinates(residual) if known else self.a  # type: ignore[union-attr, arg-type]
+            a = np.r_[self._coordinates(start), tail]
         point, evidence = structured_search.fit(self, reml, a, max(max_evaluations, 1) * 10)
         with point.engine.lock:
             state = point.engine.state(reml, point.lambdas)
@@ -253,9 +214,11 @@ class StructuredEngine(Engine):
 
     def _coordinates(self, lambdas: tuple[Array, ...]) -> Array:
         """Coordinates of the structured terms at per-term factors in the user's coordinates."""
-        unit = self.blocks.unit
-        terms = zip(self.blocks.structures, lambdas, strict=True)
-        parts = [s.coordinates(s.to_theta(unit * m)) for s, m in terms if not s.free]
+        parts = []
+        scales = self._scales()
+        for t, (s, m) in enumerate(zip(self.blocks.structures, lambdas, strict=True)):
+            if not s.free:
+                parts.append(s.coordinates(s.to_theta(self.blocks.unit * m / scales[t][:, None])))
         return np.concatenate([np.empty(0), *parts])
 
     def fitted(self, optimum: Optimum) -> StructuredEngine:
@@ -277,16 +240,14 @@ class StructuredEngine(Engine):
         return facts
 
 
-def entries(w: Whitener, codes: Any, values: Array, j: int | None = None) -> tuple[Any, Array, Any, Any]:
-    """Levels a whitened row touches, with their effects (or their derivative by coordinate j): smaller level first.
+def entries(w: Whitener, codes: Any, own: Array, before: Array) -> tuple[Any, Array, Any, Any]:
+    """Levels a whitened row touches, with their effects: smaller level first.
 
-    A row and the one before it in its residual group may belong to two levels of a crossed factor. Where they never
-    do, the second level and its effects are None.
+    `own` are the effects that come from the row itself, `before` those from the row before it in its residual group, which
+    may belong to another level of a crossed factor. Where it never does, the second level and its effects are None.
     """
-    own = w.own(values) if j is None else w.own_slope(j, values)
     if not w.serial:
         return codes, own, None, None
-    before = w.before(values) if j is None else w.before_slope(j, values)
     other = np.where(w.previous >= 0, codes[w.previous], codes)
     same = other == codes
     if same.all():

@@ -30,6 +30,7 @@ CANNOT = (
 )
 MAX_STARTS, FEW_STARTS = 20, 8  # combinations of starts that are looked at: where that costs little, and where not
 DESCENTS = 5  # of them, from which the search goes down where that costs little: a correlation may have two minima
+PER_ROW = 100  # operations that whitening a row and differentiating by it cost
 CHEAP = 1e8  # operations of one evaluation times coordinates: what costs little
 LONGEST = 1.0  # step in angles, and in units of an sd
 
@@ -105,7 +106,8 @@ class Search:
         engine = self.engine
         loose = [*engine.blocks.components, *engine.term_components()]
         moments = _core.moment_start(engine.blocks.core, loose)
-        cheap = engine.blocks.core.flops * max(engine.n_terms + len(engine.a), 1) < CHEAP
+        cost = engine.blocks.core.flops + (PER_ROW * engine.blocks.n if len(engine.a) else 0)
+        cheap = cost * max(engine.n_terms + len(engine.a), 1) < CHEAP
         most = MAX_STARTS if cheap else FEW_STARTS
         candidates = [start] if start is not None else list(itertools.islice(engine.starts(moments), most))
         # a variance may have one minimum at zero and another away from it: where that costs little, both are looked for
@@ -159,7 +161,7 @@ class Search:
         for t, span in point.engine.spans():
             s = point.engine.blocks.structures[t]
             sd = s.theta_at(point.a[span])[: s.n_sd]
-            if not 0 < sd.max() < SNAP:
+            if not sd.max() < SNAP:
                 continue
             a = point.a.copy()
             a[span.start : span.start + s.n_sd] = 0.0

@@ -146,7 +146,7 @@ def _heading(fit: Fit, ddf: str) -> Block:
     kind = "Linear mixed model" if fit.design.terms else "Linear model"
     lines = []
     if ddf != "none" and fit.design.names:
-        exact = not fit.design.terms and fit.reml
+        exact = not fit.design.terms and fit.reml and fit.model.residual is None
         lines.append(f"t-tests use {'n - p degrees of freedom' if exact else SATTERTHWAITE}")
     lines.append(f"Formula: {' '.join(clean(fit.formula).split())}")
     if fit.design.weights is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,12 +201,14 @@ def _refitted(fit: Fit, moments: RowMoments, ys: Array) -> tuple[Array, Array, l
 
 def one_by_one(fit: Fit, ys: Array, bar: Any = None) -> tuple[Array, Array, list[tuple[Array, ...]]]:
     """The same by a whole fit for each response, for structures that mass refits do not know."""
+    from .refits import from_there
+
     found, residual = [], []
     for y in ys:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", MultilevelWarning)  # counted, not told one by one
-                again = fit.model.with_design(replace(fit.design, y=y)).fit(fit.reml, threads=fit.engine.threads)
+                again = from_there(fit.model, fit.design, y, fit.optimum, fit.engine.threads)
             if again.convergence.converged:
                 residual.append(again.sigma**2 * float(np.mean(multipliers(again) ** 2)))
                 found.append(again.optimum)

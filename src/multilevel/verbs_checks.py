@@ -59,7 +59,7 @@ class CheckVerbs:
         Raises
         ------
         OptionError
-            Without random effects.
+            Without random effects; for an unknown interval or an n below 20.
         DataError
             For an interval of a fit saved without its rows; with weights or a residual structure for the estimate too.
         """
