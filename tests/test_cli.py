@@ -98,6 +98,38 @@ def test_fit_options(run: Run, tmp_path: Path) -> None:
     assert status == 0 and "g[T.5]" in out.replace("g5", "g[T.5]")
 
 
+def test_fit_of_other_families(run: Run) -> None:
+    cbpp = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    options = ("--family", "binomial", "--link", "probit", "--save", "m.mlv", "--with-data", "--json", "m.json")
+    code, out, err = run("fit", cbpp, "cbpp", *options)
+    assert (code, err) == (0, "") and "Family: binomial (probit)" in out
+    written = json.loads(Path("m.json").read_text())
+    assert (written["family"], written["link"], written["zeros"]) == ("binomial", "probit", "none")
+    wanted = ml.Model(cbpp, ml.load("cbpp"), family="binomial", link="probit").fit()
+    assert written["fixef"][1]["estimate"] == pytest.approx(wanted.params["period[T.2]"], rel=1e-9)
+    assert run("summary", "m.mlv")[1].strip() == wanted.summary().strip()
+    assert "dispersion" in run("check", "m.mlv")[1]
+    code, out, _ = run("predict", "m.mlv", "cbpp", "--kind", "link")
+    assert code == 0 and float(out.splitlines()[1].split(",")[-1]) == pytest.approx(wanted.fitted("link")[0], rel=1e-6)
+    owls = "SiblingNegotiation ~ FoodTreatment + (1 | Nest)"
+    code, out, _ = run("fit", owls, "owls", "--family", "nbinom2", "--zi", "~ SexParent", "--dispersion", "~ FoodTreatment")
+    assert code == 0 and "zi[SexParent[T.Male]]" in out and "size[FoodTreatment[T.Satiated]]" in out
+    code, out, _ = run("fit", owls, "owls", "--family", "poisson", "--hurdle", "~ 1", "--json", "h.json")
+    assert code == 0 and "hurdle at zero" in out
+    assert json.loads(Path("h.json").read_text())["extra"][0]["term"] == "zi[Intercept]"
+
+
+def test_mistakes_with_families(run: Run) -> None:
+    owls = "SiblingNegotiation ~ FoodTreatment + (1 | Nest)"
+    mistake(run("fit", owls, "owls", "--family", "poison"), "poison", "poisson")
+    mistake(run("fit", owls, "owls", "--family", "poisson", "--link", "logit"), "logit", "sqrt")
+    mistake(run("fit", owls, "owls", "--family", "poisson", "--zi", "~ 1", "--hurdle", "~ 1"), "--hurdle", "--zi")
+    mistake(run("fit", owls, "owls", "--family", "poisson", "--dispersion", "~ 1"), "dispersion")
+    mistake(run("fit", owls, "owls", "--family", "poisson", "--zi", "1"), "zi", "~ x")
+    mistake(run("fit", owls, "owls", "--zi", "~ 1"), "zi")
+    mistake(run("fit", owls, "owls", "--family", "poisson", "--ddf", "kenward-roger"), "kenward-roger", "normal")
+
+
 def test_plots(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     status, out, err = run("fit", "Yield ~ 1 + (1 | Batch)", "dyestuff", "--plots", "pictures")
@@ -185,7 +217,7 @@ def test_mistakes_in_arguments(run: Run) -> None:
     mistake(run("fitt"), "fitt", "fit")
     mistake(run("fit"), "FORMULA, DATA", "multilevel fit --help")
     mistake(run("fit", SLEEP, "sleepstudy", "--plot", "x"), "no option '--plot'", "did you mean '--plots'?")
-    mistake(run("fit", SLEEP, "sleepstudy", "--zzz=1"), "no option '--zzz=1'", "--threads")
+    mistake(run("fit", SLEEP, "sleepstudy", "--qqqqqq=1"), "no option '--qqqqqq=1'", "--threads")
     mistake(run("fit", SLEEP, "sleepstudy", "more"), "too many: 'more'", "quotes")
     mistake(run("fit", SLEEP, "sleepstudy", "--threads", "x"), "--threads", "'x'")
     mistake(run("fit", SLEEP, "sleepstudy", "--threads", "0"), "threads must be a positive whole number")

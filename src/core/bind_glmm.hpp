@@ -2,6 +2,7 @@
 #pragma once
 #include "convert.hpp"
 #include "glmm.hpp"
+#include "joint_mode.hpp"
 
 // Rows of a generalised model with the arrays they live in.
 struct GlmmState {
@@ -10,6 +11,7 @@ struct GlmmState {
     Array x, y;
     std::optional<Array> trials, weights, offset;
     std::unique_ptr<Laplace> laplace;
+    std::unique_ptr<Quadrature> quadrature;  // null: Laplace's approximation
 
     GlmmState(std::vector<Codes> codes_, std::vector<std::optional<Array>> z_, std::vector<int> levels, Array x_, Array y_,
               std::optional<Array> trials_, std::optional<Array> weights_, std::optional<Array> offset_,
@@ -28,31 +30,80 @@ struct GlmmState {
     static void check(const Array& a, i64 n) {
         if (a.ndim() != 1 || static_cast<i64>(a.shape(0)) != n) throw std::invalid_argument("a column must be (n,)");
     }
+    void check_beta(const Array& beta) const {
+        if (beta.size() != static_cast<std::size_t>(laplace->rows.p)) throw std::invalid_argument("beta must be (p,)");
+    }
+    std::vector<vec> read_parameters(const std::vector<Array>& params) const {
+        if (params.size() != static_cast<std::size_t>(laplace->family.parameters()))
+            throw std::invalid_argument("parameters are missing");
+        std::vector<vec> rows;
+        for (const Array& a : params) {
+            check(a, laplace->rows.n);
+            rows.emplace_back(a.data(), a.data() + a.size());
+        }
+        return rows;
+    }
+    // a rule for the standard normal distribution, (Q,) nodes and logs of weights; without nodes Laplace's approximation
+    void set_quadrature(const Array& nodes, const Array& log_weights) {
+        if (nodes.size() != log_weights.size()) throw std::invalid_argument("nodes and weights must be (Q,) each");
+        quadrature.reset();
+        if (nodes.size())
+            quadrature = std::make_unique<Quadrature>(*laplace, vec(nodes.data(), nodes.data() + nodes.size()),
+                                                      vec(log_weights.data(), log_weights.data() + log_weights.size()));
+    }
     // F with its derivatives by beta, Lambda and the rows' parameters (the latter without gradient: empty)
     nb::tuple evaluate(const Array& beta, const std::vector<Array>& lambdas, const std::vector<Array>& params, bool want) {
         Laplace& s = *laplace;
         const auto lam = read_lambdas(s.plan, lambdas);
-        if (beta.size() != static_cast<std::size_t>(s.rows.p)) throw std::invalid_argument("beta must be (p,)");
-        if (params.size() != static_cast<std::size_t>(s.family.parameters())) throw std::invalid_argument("parameters are missing");
-        std::vector<vec> rows;
-        for (const Array& a : params) {
-            check(a, s.rows.n);
-            rows.emplace_back(a.data(), a.data() + a.size());
-        }
+        check_beta(beta);
+        const auto rows = read_parameters(params);
         const vec b(beta.data(), beta.data() + beta.size());
         double f;
         vec by_beta;
         std::vector<vec> by_lambda, by_params;
         {
             nb::gil_scoped_release free;
-            f = s.value(b, lam, rows);
-            if (want && std::isfinite(f)) s.gradient(by_beta, by_lambda, by_params);
+            f = quadrature ? quadrature->value(b, lam, rows, want) : s.value(b, lam, rows);
+            if (want && std::isfinite(f)) {
+                if (quadrature) quadrature->gradient(by_beta, by_lambda, by_params);
+                else s.gradient(by_beta, by_lambda, by_params);
+            }
         }
         if (!want || !std::isfinite(f)) return nb::make_tuple(f, nb::none(), nb::none(), nb::none());
-        nb::list p;
-        for (vec& v : by_params) p.append(array(std::move(v), {std::size_t(s.rows.n)}));
         const std::size_t size = by_beta.size();
-        return nb::make_tuple(f, array(std::move(by_beta), {size}), write_squares(s.plan, by_lambda), p);
+        return nb::make_tuple(f, array(std::move(by_beta), {size}), write_squares(s.plan, by_lambda), write_rows(by_params));
+    }
+    static nb::list write_rows(std::vector<vec>& list) {
+        nb::list out;
+        for (vec& v : list) {
+            const std::size_t n = v.size();
+            out.append(array(std::move(v), {n}));
+        }
+        return out;
+    }
+    // F at the joint mode of fixed and random effects, that beta, F's derivatives with beta following, and P''
+    nb::tuple joint_mode(const Array& beta, const std::vector<Array>& lambdas, const std::vector<Array>& params) {
+        Laplace& s = *laplace;
+        const auto lam = read_lambdas(s.plan, lambdas);
+        check_beta(beta);
+        const auto rows = read_parameters(params);
+        JointMode mode(s);
+        mode.beta.assign(beta.data(), beta.data() + beta.size());
+        double f;
+        std::vector<vec> by_lambda, by_params;
+        vec information;
+        {
+            nb::gil_scoped_release free;
+            f = mode.value(lam, rows);
+            if (std::isfinite(f)) {
+                mode.gradient(by_lambda, by_params);
+                information = mode.information();
+            }
+        }
+        if (!std::isfinite(f)) return nb::make_tuple(f, nb::none(), nb::none(), nb::none(), nb::none());
+        const std::size_t p = beta.size();
+        return nb::make_tuple(f, array(std::move(mode.beta), {p}), write_squares(s.plan, by_lambda), write_rows(by_params),
+                              array(std::move(information), {p, p}));
     }
 };
 
@@ -72,7 +123,7 @@ inline nb::dict fit_glmm(GlmmState& state, const std::vector<Array>& start, cons
         pointers.push_back(d ? d->data() : nullptr);
     }
     at.emplace_back(plain.data(), plain.data() + plain.size());
-    GlmmEvaluator ev(s, pointers, m);
+    GlmmEvaluator ev(s, state.quadrature.get(), pointers, m);
     FitResult r;
     const Response none;
     {
@@ -131,6 +182,8 @@ inline void bind_glmm(nb::module_& m) {
              nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("trials").none(),
              nb::arg("weights").none(), nb::arg("offset").none(), nb::arg("family"), nb::arg("threads"))
         .def("evaluate", &GlmmState::evaluate)
+        .def("joint_mode", &GlmmState::joint_mode)
+        .def("set_quadrature", &GlmmState::set_quadrature)
         .def("fit", &fit_glmm)
         .def("rows", [](const GlmmState& s) {
             const std::size_t n = s.laplace->eta.size();

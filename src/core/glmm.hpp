@@ -1,18 +1,20 @@
 // The deviance of a generalised model as the search sees it: covariance factors, then one column of other coordinates
 // (fixed effects; dispersion, zero inflation or thresholds).
 #pragma once
-#include "laplace.hpp"
 #include "problem.hpp"
+#include "quadrature.hpp"
 
 namespace multilevel {
 
 class GlmmEvaluator {
   public:
     // designs[k] is (n, m) row-major or null: the rows' k-th further parameter is designs[k] @ coefficients
-    GlmmEvaluator(Laplace& laplace, std::vector<const double*> designs, int m)
-        : laplace(laplace), fac(laplace.fac), designs(std::move(designs)), m(m) {}
+    // quadrature: null for Laplace's approximation
+    GlmmEvaluator(Laplace& laplace, Quadrature* quadrature, std::vector<const double*> designs, int m)
+        : laplace(laplace), quadrature(quadrature), fac(laplace.fac), designs(std::move(designs)), m(m) {}
 
     Laplace& laplace;
+    Quadrature* quadrature;
     Factor& fac;
     std::vector<const double*> designs;
     int m;
@@ -26,7 +28,9 @@ class GlmmEvaluator {
         const vec& plain = lambda.back();
         const vec beta(plain.begin(), plain.begin() + p);
         const vec keep = laplace.u;
-        value = 2 * laplace.value(beta, {lambda.begin(), lambda.end() - 1}, row_parameters(plain));
+        const std::vector<vec> factors{lambda.begin(), lambda.end() - 1};
+        value = 2 * (quadrature ? quadrature->value(beta, factors, row_parameters(plain), want_gradient)
+                                : laplace.value(beta, factors, row_parameters(plain)));
         if (!std::isfinite(value)) {
             laplace.u = keep;
             return value = std::numeric_limits<double>::infinity();
@@ -77,7 +81,8 @@ class GlmmEvaluator {
     void compute_gradient() {
         vec by_beta;
         std::vector<vec> by_rows;
-        laplace.gradient(by_beta, gradient_, by_rows);
+        if (quadrature) quadrature->gradient(by_beta, gradient_, by_rows);
+        else laplace.gradient(by_beta, gradient_, by_rows);
         for (vec& g : gradient_)
             for (double& v : g) v *= 2;
         for (double& v : by_beta) v *= 2;

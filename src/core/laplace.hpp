@@ -35,35 +35,43 @@ inline bool canonical(const Family& f) {
     return f.zero == ZeroKind::none && ((f.kind == FamilyKind::binomial && f.link == LinkKind::logit) ||
                                         (f.kind == FamilyKind::poisson && f.link == LinkKind::log));
 }
+struct CanonicalRow {
+    double l, l1, l2, l3;
+};
+inline CanonicalRow canonical_row(const Family& f, const ResponseRows& rows, i64 i, double eta) {
+    const double w = rows.weights ? rows.weights[i] : 1.0, t = w * (rows.trials ? rows.trials[i] : 1.0), y = w * rows.y[i];
+    if (f.kind == FamilyKind::poisson) {
+        const double mu = w * std::exp(eta);
+        return {y * eta - mu, y - mu, -mu, -mu};
+    }
+    const double e = std::exp(-std::fabs(eta)), large = 1 / (1 + e), small = e * large;
+    const double p = eta >= 0 ? large : small, q = eta >= 0 ? small : large;
+    return {y * eta - t * (std::fmax(eta, 0.0) + std::log1p(e)), y - t * p, -t * p * q, -t * p * q * (q - p)};
+}
 inline void canonical_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, RowDerivatives& out, Range range) {
-    const bool counts = f.kind == FamilyKind::poisson;
     for (std::size_t i = range.begin; i < range.end; ++i) {
-        const double w = rows.weights ? rows.weights[i] : 1.0, t = w * (rows.trials ? rows.trials[i] : 1.0), y = w * rows.y[i];
-        if (counts) {
-            const double mu = w * std::exp(eta[i]);
-            out.l[i] = y * eta[i] - mu;
-            out.l1[i] = y - mu;
-            out.l2[i] = out.l3[i] = -mu;
-            continue;
-        }
-        const double e = std::exp(-std::fabs(eta[i])), large = 1 / (1 + e), small = e * large;
-        const double p = eta[i] >= 0 ? large : small, q = eta[i] >= 0 ? small : large;
-        out.l[i] = y * eta[i] - t * (std::fmax(eta[i], 0.0) + std::log1p(e));
-        out.l1[i] = y - t * p;
-        out.l2[i] = -t * p * q;
-        out.l3[i] = -t * p * q * (q - p);
+        const CanonicalRow r = canonical_row(f, rows, static_cast<i64>(i), eta[i]);
+        out.l[i] = r.l;
+        out.l1[i] = r.l1;
+        out.l2[i] = r.l2;
+        out.l3[i] = r.l3;
     }
 }
 
+// weighted log density of row i, less its constant
+template <int A>
+inline Jet<A> row_jet(const Family& f, const ResponseRows& rows, i64 i, double eta, const std::vector<vec>& params) {
+    using J = Jet<A>;
+    const J first = A > 0 ? J::parameter(params[0][i], 0) : J(0.0);
+    const J second = A > 1 ? J::parameter(params[1][i], 1) : J(0.0);
+    const double w = rows.weights ? rows.weights[i] : 1.0;
+    return w * log_density(f, rows.y[i], rows.trials ? rows.trials[i] : 1.0, J::eta(eta), first, second);
+}
 template <int A>
 inline void row_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, const std::vector<vec>& params,
                             RowDerivatives& out, Range range) {
-    using J = Jet<A>;
     for (std::size_t i = range.begin; i < range.end; ++i) {
-        const J first = A > 0 ? J::parameter(params[0][i], 0) : J(0.0);
-        const J second = A > 1 ? J::parameter(params[1][i], 1) : J(0.0);
-        const double w = rows.weights ? rows.weights[i] : 1.0;
-        const J r = w * log_density(f, rows.y[i], rows.trials ? rows.trials[i] : 1.0, J::eta(eta[i]), first, second);
+        const Jet<A> r = row_jet<A>(f, rows, static_cast<i64>(i), eta[i], params);
         out.l[i] = r.d[0];
         out.l1[i] = r.d[1];
         out.l2[i] = r.d[2];
@@ -244,6 +252,11 @@ class Laplace {
                 by_params[k][i] = -d.a0[k][i] - 0.5 * h[i] * d.a2[k][i] + za[i] * d.a1[k][i];
     }
 
+    // of the last value: linear predictors without random effects (n), the rows' further parameters, the densities' constant
+    const vec& fixed() const { return fixed_; }
+    const std::vector<vec>& row_parameters() const { return params_; }
+    double constant() const { return constant_; }
+
   private:
     double constant_ = 0;  // of all densities
     vec fixed_, zu_, step_;
@@ -328,7 +341,9 @@ class Laplace {
             for (int half = 0; half < 40; ++half, t *= 0.5) {
                 for (std::size_t i = 0; i < u.size(); ++i) trial[i] = u[i] + t * step_[i];
                 found = at(trial);
-                better = std::isfinite(found) && found <= penalised + 1e-14 * std::fabs(penalised) - (decrement > 1e-8 ? 1e-4 * t * decrement : 0);
+                // close to the mode the objective's rounding no longer tells a step's worth, and Newton's method needs no check
+                better = std::isfinite(found) && (decrement < 1e-9 || found <= penalised + 1e-14 * std::fabs(penalised) -
+                                                                                   (decrement > 1e-8 ? 1e-4 * t * decrement : 0));
                 if (better) break;
             }
             if (!better) {

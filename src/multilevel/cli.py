@@ -25,7 +25,8 @@ __all__ = ["main"]
 EXAMPLES = """examples:
   multilevel fit "math ~ homework + (homework | schid)" math10 --plots plots --save model.mlv
   multilevel fit "yield ~ dose + (1 | plot)" trial.csv --factor plot --json estimates.json
-  multilevel fit "distance ~ age * Sex + (1 | Subject)" orthodont --variance "ident(Sex)" --ddf kenward-roger
+  multilevel fit "distance ~ age * Sex + (1 | Subject)" orthodont --variance "ident(Sex)"
+  multilevel fit "cbind(incidence, size - incidence) ~ period + (1 | herd)" cbpp --family binomial
   multilevel update model.mlv ". ~ . + I(homework^2)" --data math10 --ml
   multilevel profile model.mlv --plots plots
   multilevel predict model.mlv new.csv --interval prediction --out predicted.csv
@@ -178,6 +179,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .csv, .csv.gz, .tsv, .parquet, .feather or .arrow file, or a bundled set: math10",
     )
     add("--ml", action="store_true", help="maximum likelihood instead of REML")
+    cli_verbs.family_options(parser)
     cli_verbs.model_options(parser)
     cli_verbs.output_options(parser)
     parser.set_defaults(run=_fit)
@@ -188,6 +190,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL.mlv", help="written by multilevel fit --save")
     add("new", metavar="NEW", help="a data file with the columns of the model, or the name of a bundled set")
     add("--groups", metavar="all|none|a,b", default="all", help="whose group effects enter (default: all)")
+    add("--kind", choices=("response", "link"), default="response", help="means, or linear predictors (default: response)")
     add("--interval", choices=("confidence", "prediction"), help="of the mean, or of a new observation")
     add("--level", metavar="P", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
     add(
@@ -225,7 +228,10 @@ def _fit(args: argparse.Namespace) -> list[str]:
     from .model import Model
 
     data = cli_verbs.with_factors(load_table(args.data), args.factor)
-    model = Model(args.formula, data, **{name: getattr(args, name) for name in cli_verbs.MODEL_OPTIONS})
+    names = (*cli_verbs.MODEL_OPTIONS, *cli_verbs.FAMILY_OPTIONS)
+    model = Model(args.formula, data, **{name: getattr(args, name) for name in names})
+    if model.distribution is not None and args.ddf == "kenward-roger":
+        raise OptionError(f"--ddf kenward-roger is for the gaussian family; {args.family} tests use the normal distribution")
     return cli_verbs.finish(model.fit(not args.ml, threads=args.threads), args)
 
 
@@ -239,7 +245,9 @@ def _predict(args: argparse.Namespace) -> list[str]:
     groups = {"all": "all", "none": None}.get(args.groups, [name.strip() for name in args.groups.split(",")])
     fit = read(args.model)
     new = load_table(args.new, text_columns(fit))
-    predicted = fit.predict(new, groups=groups, interval=args.interval, level=args.level, new_levels=args.new_levels)
+    predicted = fit.predict(
+        new, groups=groups, kind=args.kind, interval=args.interval, level=args.level, new_levels=args.new_levels
+    )
     for column in predicted.columns:
         if column in new.columns:
             raise OptionError(f"{args.new!r} has a column {column!r}, which is the name of a predicted one; rename it")

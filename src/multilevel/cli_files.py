@@ -141,13 +141,16 @@ def write_plots(fit: Fit, directory: str, names: Sequence[str] = PLOTS) -> list[
 def estimates(fit: Fit, ddf: str = "satterthwaite") -> dict[str, Any]:
     """What --json writes: tables as lists of records, null where a number is not finite."""
     structure = records(fit.residual_structure())
+    family = fit.model.distribution
+    zeros = {} if family is None else {"family": family.name, "link": family.link, "zeros": family.zero}
     return {
         "multilevel": __version__,
         "formula": fit.formula,
+        **zeros,
         "method": fit.criterion_name,
         "fixef": records(fit.fixef(ddf=ddf)),
         "varcorr": records(fit.varcorr()),
-        **({"residual_structure": structure} if structure else {}),
+        **({"extra" if fit.generalised else "residual_structure": structure} if structure else {}),
         "glance": records(fit.glance())[0],
         "convergence": {name: plain(value) for name, value in dataclasses.asdict(fit.convergence).items()},
         "messages": list(fit.messages),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DDF = ("satterthwaite", "kenward-roger", "none")
 MODEL_OPTIONS = ("weights", "offset", "correlation", "variance")  # what Model is told by options of these names
+FAMILY_OPTIONS = ("family", "link", "dispersion", "zi", "hurdle")
 
 
 # -- options ----------------------------------------------------------------------------------------
@@ -52,6 +53,22 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="treat a column of numbers as a factor (a,b for several)",
     )
+
+
+def family_options(parser: argparse.ArgumentParser) -> None:
+    """What the distribution of the response is."""
+    add = parser.add_argument
+    add(
+        "--family",
+        metavar="NAME",
+        default="gaussian",
+        help="of the response: binomial, poisson, nbinom2, nbinom1, gamma, beta, ordinal, ... (default: gaussian)",
+    )
+    add("--link", metavar="NAME", help="between mean and linear predictor: log, logit, probit, ... (default: the family's)")
+    add("--dispersion", metavar="TEXT", help='predictors of the log dispersion: "~ x"')
+    zeros = parser.add_mutually_exclusive_group()
+    zeros.add_argument("--zi", metavar="TEXT", help='extra zeros of counts: "~ 1", or predictors of their logit "~ x"')
+    zeros.add_argument("--hurdle", metavar="TEXT", help='all zeros apart, counts truncated at zero: "~ 1" or "~ x"')
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:

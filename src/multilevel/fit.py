@@ -329,6 +329,10 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         names = r.names() if r is not None else ()
         return self._frame({"parameter": np.array(names, dtype=object), "estimate": self._optimum.residual.copy()})
 
+    def more_vcov(self) -> Array | None:
+        """What the covariance of the fixed effects has beyond that of `engine`; None where they are the same."""
+        return None
+
     def vcov(self) -> Array:
         """(p, p) covariance matrix of the estimated fixed effects, in the order of `design.names`."""
         return self._optimum.vcov.copy()

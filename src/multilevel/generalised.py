@@ -18,12 +18,15 @@ from .fit import Fit
 from .frame import like
 
 if TYPE_CHECKING:
+    from .bootstrap import Bootstrap
+    from .checks import Checks
     from .families import Family
+    from .generalised_means import LinkMeans
+    from .generalised_plots import LinkPlots
     from .laplace import Coefficients
+    from .means import Contrasts
 
 Array = NDArray[np.float64]
-
-NODES = 41  # of Gauss-Hermite quadrature over a normal linear predictor: exact to rounding for sds up to about three
 
 
 class GeneralisedFit(Fit):
@@ -40,7 +43,7 @@ class GeneralisedFit(Fit):
         assert family is not None
         return family
 
-    @property
+    @cached_property
     def coefficients(self) -> Coefficients:
         """Designs of the coefficients beyond the fixed effects."""
         return self._model.laplace().coefficients
@@ -66,12 +69,30 @@ class GeneralisedFit(Fit):
         """The same as `extra`: a generalised model has no structured residual."""
         return self.extra()
 
+    def varcorr(self) -> Any:
+        """Variances and covariances of the random effects; see `Fit.varcorr`. There is no residual variance."""
+        from .generalised_tables import without_residual
+
+        return self._frame(without_residual(super().varcorr(), "group"))
+
+    def tidy(self, level: float = 0.95) -> Any:
+        """broom's table, with the coefficients of dispersion, extra zeros or thresholds as effect "extra"."""
+        from .generalised_tables import tidy
+
+        return tidy(self, level)
+
+    def more_vcov(self) -> Array | None:
+        """What the uncertainty of covariances and dispersion adds to the working linear model's covariance of beta."""
+        with self._engine.lock:
+            state = self._engine.state(False, self._optimum.engine_lambdas)
+            return np.asarray(self._optimum.vcov - self._engine.vcov_beta(state, 1.0))
+
     # -- per row ------------------------------------------------------------------------------------------
 
     @cached_property
     def _parameters(self) -> tuple[Array, Array]:
         """(n,) further parameters of each row used, zero where the family has none."""
-        engine = self._model.laplace().coefficients
+        engine = self.coefficients
         values: Array = np.empty(0)
         if len(engine.basis):
             values = np.asarray(np.linalg.solve(engine.basis, self._optimum.residual), dtype=np.float64)
@@ -116,14 +137,21 @@ class GeneralisedFit(Fit):
 
         Parameters
         ----------
-        kind : {"response", "pearson", "deviance"}
-            y - mean; that divided by the family's sd; signed root of the row's share of the deviance.
+        kind : {"response", "pearson", "deviance", "quantile"}
+            y - mean; that divided by the sd of the response (weights included); signed root of the row's share of the
+            deviance; randomised quantile residuals, standard normal under the model (Dunn & Smyth 1996).
+        seed : int or Generator, optional
+            Of the random part of quantile residuals.
         """
-        if kind not in ("response", "pearson", "deviance"):
+        if kind not in ("response", "pearson", "deviance", "quantile"):
             raise OptionError(
                 f"kind {kind!r} is not available for family {self.family.name!r}; allowed are 'response', "
-                f"'pearson', 'deviance'"
+                f"'pearson', 'deviance', 'quantile'"
             )
+        if kind == "quantile":
+            from .generalised_residuals import quantile_residuals
+
+            return self._aligned(quantile_residuals(self, seed))
         d, eta = self.rows_of_data(), self._eta[1]
         first, second = self._parameters
         raw = self._observed() - self._mean(eta, first, second)
@@ -131,8 +159,34 @@ class GeneralisedFit(Fit):
             return self._aligned(raw)
         weights = 1.0 if d.weights is None else d.weights
         if kind == "pearson":
-            return self._aligned(raw * np.sqrt(weights / self.family.variance(eta, first, d.trials)))
+            return self._aligned(raw * np.sqrt(weights / self._variance(eta, first, second)))
         return self._aligned(np.sign(raw) * np.sqrt(np.maximum(weights * self._row_deviance(eta, first), 0)))
+
+    def augment(self) -> Any:
+        """The columns the model used with .fitted (mean), .linear (predictor), .resid (y less the mean) and .pearson.
+
+        Rows as in the data, NaN where one was left out. An ordinal response has no mean: .linear alone.
+        """
+        from .broom import _with_columns
+        from .frame import Table
+        from .storage import _used_columns
+
+        added = {".linear": self.fitted("link")}
+        if self.family.name != "ordinal":
+            added = {".fitted": self.fitted(), **added, ".resid": self.residuals(), ".pearson": self.residuals("pearson")}
+        data = self._model.data
+        if data is None:
+            return _with_columns(None, self.design.kind, (), added)
+        table, used = Table(data), set(_used_columns(self))
+        return _with_columns(data, table.kind, [name for name in table.names if name in used], added)
+
+    def _variance(self, eta: Array, first: Array, second: Array) -> Array:
+        """Variance of the response with its extra zeros; of a proportion for counts of successes."""
+        base = self.family.variance(eta, first, self.rows_of_data().trials)
+        if self.family.zero == "none":
+            return base
+        mean, mu = self._mean(eta, first, second), self.family.mean(eta)
+        return np.asarray(mean / mu * (base + mu * mu) - mean * mean)
 
     def _row_deviance(self, eta: Array, first: Array) -> Array:
         from scipy.special import xlogy
@@ -195,13 +249,209 @@ class GeneralisedFit(Fit):
             raise DataError(f"the new response must hold a finite number for each of the {d.n_input} rows of the data")
         return self._model.with_design(replace(d, y=values[d.rows])).fit(threads=threads)
 
+    # -- checks and shares ---------------------------------------------------------------------------------
+
+    def check(self) -> Checks:
+        """Checks of the model's assumptions, each with a verdict and a plain sentence.
+
+        Convergence, singularity, over- and underdispersion, number of zeros, shape, outliers, bend and spread of the
+        quantile residuals, shape and outliers of the random effects, separation, collinearity, number of groups, missing
+        rows. `multilevel.generalised_checks` says how each verdict is reached.
+        """
+        from .generalised_checks import check
+
+        return check(self)
+
+    def icc(
+        self,
+        by_group: bool = False,
+        level: float = 0.95,
+        interval: str | None = None,
+        n: int = 200,
+        seed: Any = 0,
+        progress: bool | None = None,
+    ) -> Any:
+        """Intraclass correlations on the scale of the link (Nakagawa, Johnson & Schielzeth 2017).
+
+        As for a linear model, with the variance of the distribution in place of sigma squared: pi^2/3 (logit), 1 (probit),
+        pi^2/6 (cloglog), ``log(1 + Var(y) / E(y)^2)`` (log link, at the mean of the model without predictors). A random
+        intercept with a level for every row is overdispersion and counts to that variance.
+
+        Parameters
+        ----------
+        by_group : bool
+            The share of each grouping factor instead of their sum.
+        level : float
+        interval : {None, "bootstrap"}
+            Percentile limits of a parametric bootstrap; every one of its n refits is a search of its own.
+        n, seed, progress
+            Of the bootstrap.
+
+        Returns
+        -------
+        frame
+            kind ("adjusted", "conditional"), estimate and, with an interval, conf_low, conf_high; `by_group` adds group.
+
+        Raises
+        ------
+        OptionError
+            Without random effects; for families and links without such a variance.
+        DataError
+            For a fit saved without its rows.
+        """
+        from .generalised_shares import icc
+
+        return icc(self, by_group, level, interval, n, seed, progress)
+
+    def r2(
+        self,
+        level: float = 0.95,
+        interval: str | None = None,
+        n: int = 200,
+        seed: Any = 0,
+        progress: bool | None = None,
+    ) -> Any:
+        """Marginal and conditional R squared on the scale of the link; variances and parameters as for `icc`.
+
+        Returns
+        -------
+        frame
+            kind ("marginal", "conditional"), estimate and, with an interval, conf_low, conf_high.
+        """
+        from .generalised_shares import r2
+
+        return r2(self, level, interval, n, seed, progress)
+
+    # -- tests ------------------------------------------------------------------------------------------------
+
+    def anova(self, type: Any = 3, ddf: str = "none") -> Any:
+        """Wald tests of the terms; see `Fit.anova`. ``statistic`` is the chi-square over num_df, den_df is infinite."""
+        check_normal(ddf)
+        return super().anova(type, "none")
+
+    def test(
+        self, hypotheses: Any, rhs: Any = None, *, joint: bool = False, ddf: str = "none", level: float = 0.95
+    ) -> Any:
+        """Wald tests of linear hypotheses about the fixed effects; see `Fit.test`."""
+        check_normal(ddf)
+        return super().test(hypotheses, rhs, joint=joint, ddf="none", level=level)
+
+    def bootstrap(
+        self,
+        n: int = 200,
+        seed: int | None = None,
+        kind: str = "parametric",
+        *,
+        statistic: Any = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> Bootstrap:
+        """Parametric bootstrap: fits to n responses drawn from the model with new group effects, one after the other.
+
+        Parameters
+        ----------
+        n, seed, statistic, progress
+            As for a linear model (`Fit.bootstrap`).
+        kind : {"parametric"}
+
+        Returns
+        -------
+        Bootstrap
+            sd(...) and cor(...) of the random effects, coefficients of dispersion, extra zeros or thresholds, and fixed
+            effects; intervals are percentile, basic or normal.
+        """
+        from .generalised_bootstrap import bootstrap
+
+        if options:
+            raise OptionError(f"{next(iter(options))} is an option of the gaussian family's bootstrap only; leave it out")
+        return bootstrap(self, n, seed, kind, statistic, progress)
+
+    @property
+    def plot(self) -> LinkPlots:
+        """Plots: ``fit.plot.caterpillar()``; others are for the gaussian family."""
+        from .generalised_plots import LinkPlots
+
+        return LinkPlots(self)
+
+    # -- means ------------------------------------------------------------------------------------------------
+
+    def means(
+        self,
+        factors: Any = None,
+        *,
+        by: Any = None,
+        at: Any = None,
+        weights: str = "equal",
+        level: float = 0.95,
+        ddf: str = "none",
+        adjust: str = "none",
+        transform: str | None = None,
+    ) -> LinkMeans:
+        """Estimated marginal means of the linear predictor; see `Fit.means`.
+
+        Parameters
+        ----------
+        factors, by, at, weights, level, adjust
+            As for a linear model.
+        ddf : {"none"}
+            Intervals and tests use the normal distribution.
+        transform : {"response"}, optional
+            Take estimates and limits back through the link: probabilities, or means of the family without its extra zeros,
+            of groups whose effects are zero (not averages over groups: ``predict(marginal=True)`` has those).
+        """
+        from .generalised_means import means
+
+        check_normal(ddf)
+        return means(self, factors, by, at, weights, level, adjust, transform)
+
+    def contrasts(
+        self,
+        factors: Any,
+        method: Any = "pairwise",
+        *,
+        by: Any = None,
+        at: Any = None,
+        weights: str = "equal",
+        level: float = 0.95,
+        ddf: str = "none",
+        adjust: str | None = None,
+        ref: Any = None,
+        transform: str | None = None,
+    ) -> Contrasts:
+        """Comparisons between estimated marginal means; see `Fit.contrasts`.
+
+        Differences of linear predictors; with transform="response" ratios of means (log link) or odds ratios (logit link).
+        """
+        from .generalised_means import means
+
+        check_normal(ddf)
+        made = means(self, factors, by, at, weights, level, "none", transform, alone=False)
+        return made.contrasts(method, adjust=adjust, ref=ref)
+
+    def slopes(
+        self,
+        variable: str,
+        *,
+        by: Any = None,
+        at: Any = None,
+        weights: str = "equal",
+        level: float = 0.95,
+        ddf: str = "none",
+        adjust: str = "none",
+    ) -> LinkMeans:
+        """Slopes of the linear predictor along a numeric predictor; see `Fit.slopes`."""
+        from .generalised_means import slopes
+
+        check_normal(ddf)
+        return slopes(self, variable, by, at, weights, level, adjust)
+
     # -- what is not there yet ----------------------------------------------------------------------------
 
     def _gaussian_only(self, *_: Any, **__: Any) -> NoReturn:
-        refuse("this verb", "compare models by AIC and likelihood-ratio tests")
+        refuse("this", "compare models by their log-likelihoods and AIC")
 
-    ranova = drop1 = profile = bootstrap = influence = condition = check = singularity = icc = r2 = _gaussian_only
-    means = contrasts = slopes = marginaleffects_model = save = augment = _gaussian_only
+    ranova = drop1 = profile = influence = condition = singularity = _gaussian_only
+    marginaleffects_model = _gaussian_only
 
     def confint(self, level: float = 0.95, method: str = "wald", *args: Any, **options: Any) -> Any:
         """Wald intervals of the fixed effects."""
@@ -231,6 +481,14 @@ class GeneralisedFit(Fit):
         from .tables import latex_of
 
         return latex_of(summary_blocks(self))
+
+
+def check_normal(ddf: str) -> None:
+    """Refuse degrees of freedom, which generalised models do not have; the Gaussian default stands for none."""
+    from .inference import _normal_only, check_ddf
+
+    check_ddf(ddf)
+    _normal_only(ddf)
 
 
 def refuse(what: str, instead: str) -> NoReturn:

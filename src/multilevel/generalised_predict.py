@@ -143,22 +143,28 @@ def random_variance(fit: GeneralisedFit, new: Any, offset: Any) -> Array:
 def draw_responses(fit: GeneralisedFit, n: int, kept: list[str], rng: np.random.Generator) -> Array:
     """(n, rows used) responses as the family takes them: successes, for counts of them."""
     d = fit.rows_of_data()
-    fixed = d.X @ fit.optimum.beta + (0.0 if d.offset is None else d.offset)
     first, second = fit._parameters
     out = np.empty((n, len(d.y)))
     for i in range(n):
-        eta = fixed.copy()
-        for t, term in enumerate(d.terms):
-            z = np.ones((len(d.y), 1)) if term.Z is None else term.Z
-            b = fit.optimum.b[t]
-            if term.group not in kept:
-                b = rng.standard_normal(b.shape) @ fit.optimum.lambdas[t].T
-            eta += np.einsum("ij,ij->i", z, b[term.codes])
+        eta = draw_predictors(fit, kept, rng)
         if fit.family.name == "ordinal":
             out[i] = draw_categories(fit, eta, rng)
         else:
             out[i] = fit.family.draw(rng, eta, first, second, d.trials)
     return out
+
+
+def draw_predictors(fit: GeneralisedFit, kept: list[str], rng: np.random.Generator) -> Array:
+    """(rows used,) linear predictors, with new effects for the groups that are not kept."""
+    d = fit.rows_of_data()
+    eta = np.array(fit._eta[0])
+    for t, term in enumerate(d.terms):
+        z = np.ones((len(d.y), 1)) if term.Z is None else term.Z
+        b = fit.optimum.b[t]
+        if term.group not in kept:
+            b = rng.standard_normal(b.shape) @ fit.optimum.lambdas[t].T
+        eta += np.einsum("ij,ij->i", z, b[term.codes])
+    return eta
 
 
 def draw_categories(fit: GeneralisedFit, eta: Array, rng: np.random.Generator) -> Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .tables import (
     LEGEND,
@@ -13,6 +14,7 @@ from .tables import (
     clean,
     closing,
     correlation_block,
+    correlations,
     criterion_block,
     effect_name,
     numbers,
@@ -45,7 +47,9 @@ def summary_blocks(fit: GeneralisedFit) -> list[Block]:
 
 def _heading(fit: GeneralisedFit) -> Block:
     kind = "Generalized linear mixed model" if fit.design.terms else "Generalized linear model"
-    how = "maximum likelihood (Laplace approximation)" if fit.design.terms else "maximum likelihood"
+    nodes = fit.model._quadrature
+    rule = {0: "lme4's quick start, nAGQ = 0", 1: "Laplace approximation"}.get(nodes, f"adaptive quadrature, {nodes} nodes")
+    how = f"maximum likelihood ({rule})" if fit.design.terms else "maximum likelihood"
     zeros = {"none": "", "inflated": ", zero-inflated", "hurdle": ", hurdle at zero"}[fit.family.zero]
     lines = [
         f"Family: {fit.family.name} ({fit.family.link}){zeros}",
@@ -86,3 +90,47 @@ def _fixed(fit: GeneralisedFit) -> Block | None:
         header, align, notes = [*header, ""], align + "l", ["---", LEGEND]
     lost = tuple(m for m in fit.design.messages if "full rank" in m)
     return Block("Fixed effects:", tuple(header), tuple(zip(*cells, strict=True)), align, (*notes, *lost))
+
+
+def without_residual(table: Any, column: str) -> dict[str, NDArray[Any]]:
+    """Columns of a frame of any library, without the rows of the residual."""
+    from .generalised_predict import column_names
+
+    columns = {name: np.asarray(table[name]) for name in column_names(table)}
+    kept = columns[column] != "Residual"
+    return {name: values[kept] for name, values in columns.items()}
+
+
+def tidy(fit: GeneralisedFit, level: float) -> Any:
+    """Fixed effects, sds and correlations of the random ones, and further coefficients, with broom.mixed's columns."""
+    from .inference import t_table
+
+    fixed, random = fit.fixef_columns(level, "none"), _random_parameters(fit)
+    names, estimate = fit.coefficients.names, fit.optimum.residual
+    error = np.sqrt(np.diag(fit.optimum.residual_vcov))
+    p, r, m = len(fixed["term"]), len(random), len(names)
+    extra: dict[str, Any] = {"df": np.full(m, np.inf), **t_table(estimate, error, np.full(m, np.inf), level)}
+    extra |= {"std_error": error}
+    effect = ["fixed"] * p + ["ran_pars"] * r + ["extra"] * m
+    columns: dict[str, Any] = {
+        "effect": np.array(effect, dtype=object),
+        "group": np.array([None] * p + [group for group, _, _ in random] + [None] * m, dtype=object),
+        "term": np.array([*fixed["term"], *(term for _, term, _ in random), *names], dtype=object),
+        "estimate": np.array([*fixed["estimate"], *(value for _, _, value in random), *estimate]),
+    }
+    for name in ("std_error", "statistic", "df", "p_value", "conf_low", "conf_high"):
+        columns[name] = np.concatenate([fixed[name], np.full(r, np.nan), extra[name]])
+    return fit._frame(columns)
+
+
+def _random_parameters(fit: GeneralisedFit) -> list[tuple[str, str, float]]:
+    """(group, term, estimate): sds, then correlations, of each term."""
+    out = []
+    for term, cov in zip(fit.design.terms, fit.random_cov(), strict=True):
+        sd = np.sqrt(np.diag(cov))
+        out += [(term.group, f"sd__{name}", float(s)) for name, s in zip(term.names, sd, strict=True)]
+        if term.structure != "diag":
+            rows = correlations(cov, sd)
+            pairs = [(i, j) for j in range(len(sd)) for i in range(j + 1, len(sd))]
+            out += [(term.group, f"cor__{term.names[j]}.{term.names[i]}", rows[i - 1][j]) for i, j in pairs]
+    return out

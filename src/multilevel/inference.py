@@ -134,6 +134,8 @@ def f_test(
         If dependent rows are given right-hand sides that cannot all hold.
     """
     check_ddf(ddf)
+    if fit.generalised:
+        ddf = _normal_only(ddf)
     rows, target = _independent(fit, rows, rhs)
     q = len(rows)
     if q == 0:

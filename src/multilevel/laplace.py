@@ -8,6 +8,7 @@ response, whose cross-products make an `Engine`: conditional variances and error
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from . import crossprod, optimise
 from .covariance import Structure, lower_triangular
-from .errors import DataError, OptionError
+from .errors import ConvergenceWarning, DataError, OptionError, listing, users_level
+from .laplace_start import starts
 from .optimise import STATUS, Direction, Evidence
 from .reml import Engine, Optimum
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MAX_EVALUATIONS = 500
-STEP = 1e-4  # of differences of the exact gradient
+SETTLED = 1e-6  # gain in deviance of one more Newton step that is none
+STEP = 1e-3  # of differences of the exact gradient: truncation of a millionth, and ten times less of its rounding than 1e-4
+RUNAWAY = 1e-6  # curvature, over the largest, under which a dispersion or a share of zeros runs to infinity
+FLATTEST = 1e-10  # curvature, over the largest, that counts as none
 SMALLEST_WEIGHT = 1e-10  # of a row in the working linear model
 
 
@@ -115,18 +120,18 @@ class LaplaceEngine:
         return self._optimum(state, joint, hessian, evidence)
 
     def _search(self, state: Any, start: tuple[Array, ...] | None, limit: int) -> tuple[dict[str, Any], int]:
-        plain = np.r_[self._first_beta(), self.coefficients.start]
         best: dict[str, Any] | None = None
         spent = 0
-        for size in (0.5, 1.0, 0.1, 2.0) if start is None else (1.0,):
-            lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
-            state.u = np.zeros(sum(g.levels * g.k for g in self.groups))
-            found = state.fit(lambdas, plain, list(self.coefficients.designs), self.components, limit)
-            spent += found["evaluations"]
-            if found["status"] != 3 and (best is None or found["deviance"] < best["deviance"] - 1e-7):
-                best = found
-            if found["status"] == 0:
-                break
+        for plain in starts(self, np.r_[self._first_beta(), self.coefficients.start]):
+            for size in (0.5, 1.0, 0.1, 2.0) if start is None else (1.0,):
+                lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
+                state.u = np.zeros(sum(g.levels * g.k for g in self.groups))
+                found = state.fit(lambdas, plain, list(self.coefficients.designs), self.components, limit)
+                spent += found["evaluations"]
+                if found["status"] != 3 and (best is None or found["deviance"] < best["deviance"] - 1e-7):
+                    best = found
+                if found["status"] == 0 or (found["status"] != 3 and abs(found["decrement"]) < SETTLED):
+                    break
         if best is None or not np.isfinite(best["deviance"]):
             raise DataError(
                 "the likelihood cannot be evaluated at any start, which points to values far too large for this "
@@ -161,13 +166,15 @@ class LaplaceEngine:
             least, most = np.inf, 0.0
             gradient = joint.gradient(np.zeros(joint.size))
             if len(hessian):
-                values = np.linalg.eigvalsh(hessian * np.outer(joint.sizes(), joint.sizes()))
-                least, most = float(values[0]), float(values[-1])
+                values, vectors = np.linalg.eigh(hessian * np.outer(joint.sizes(), joint.sizes()))
+                most = float(values[-1])
+                kept = ~self._runaway(values, vectors)
+                least = float(values[kept][0]) if kept.any() else most
             if gradient is not None and len(gradient):
                 slope = float(np.abs(gradient).max())
                 decrement = float(gradient @ np.linalg.lstsq(hessian, gradient, rcond=None)[0]) / 2
         status = STATUS[best["status"]]
-        if abs(decrement) < 1e-6 and status == "no further progress":
+        if abs(decrement) < SETTLED and status in ("no further progress", "out of evaluations"):
             status = "converged"  # the search could not tell the deviances apart any more, the gradient can
         return Evidence(
             status,
@@ -184,6 +191,22 @@ class LaplaceEngine:
             (),
             tuple(best["trace"]),
         )
+
+    def _runaway(self, values: Array, vectors: Array) -> NDArray[np.bool_]:
+        """Flat directions of a Hessian that belong to the dispersion or the extra zeros: their limit is reached at infinity.
+
+        They take nothing from the rest of the model, so they are told by a warning and not held against the optimum.
+        """
+        m = len(self.coefficients.start)
+        if not m or self.family.name == "ordinal":
+            return np.zeros(len(values), dtype=bool)
+        flat = values <= max(optimise.FLAT, RUNAWAY * float(values[-1]))
+        out = flat & ((vectors[-m:] ** 2).sum(axis=0) > 0.9)
+        if out.any():
+            moves = np.abs(self.coefficients.basis @ vectors[-m:, out]).max(axis=1)
+            named = [n for n, v in zip(self.coefficients.names, moves, strict=True) if v > 0.05 * moves.max()]
+            warnings.warn(runaway_sentence(self.family, named), ConvergenceWarning, stacklevel=users_level())
+        return np.asarray(out)
 
     def _optimum(self, state: Any, joint: Joint, hessian: Array | None, evidence: Evidence) -> tuple[Optimum, Engine]:
         value, *_ = joint.evaluate(np.zeros(joint.size), False)
@@ -319,13 +342,27 @@ class Joint:
 
 
 def covariance(hessian: Array, sizes: Array) -> Array:
-    """Inverse of half the deviance's Hessian; directions without curvature get no finite variance."""
+    """Inverse of half the deviance's Hessian; a direction without curvature gets a variance that says nothing is known."""
     scaled = hessian * np.outer(sizes, sizes) / 2
     values, vectors = np.linalg.eigh(scaled)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(values > 1e-10 * max(values[-1], 1e-300), 1 / values, np.inf)
-    out = (vectors * inverse) @ vectors.T if np.isfinite(inverse).all() else np.full(hessian.shape, np.nan)
-    return np.asarray(out * np.outer(sizes, sizes))
+    inverse = 1 / np.maximum(values, FLATTEST * max(values[-1], 1e-300))
+    return np.asarray((vectors * inverse) @ vectors.T * np.outer(sizes, sizes))
+
+
+def runaway_sentence(family: Family, names: list[str]) -> str:
+    """What it means that coefficients of the dispersion or the extra zeros have no finite estimate."""
+    many = len(names) > 1
+    if all(name.startswith("zi[") for name in names):
+        why = "in some rows the share of extra zeros is estimated as exactly zero or one"
+        remedy = "a simpler zi= or hurdle= fits as well"
+    else:
+        limit = {"nbinom1": "poisson", "nbinom2": "poisson", "betabinomial": "binomial"}.get(family.name)
+        why = f"the response varies no more than in family {limit!r}" if limit else "it hardly varies about its mean"
+        remedy = f"family {limit!r} fits as well" if limit else "check for repeated values"
+    return (
+        f"the likelihood is flat along the coefficient{'s' * many} {listing(names)}, whose estimate{'s' * many} "
+        f"run{'s' * (not many)} to infinity: {why}. The rest of the model is not affected; {remedy}"
+    )
 
 
 def start_eta(family: Family, mean: float) -> float:

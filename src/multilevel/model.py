@@ -39,9 +39,15 @@ class Model:
         ``"math ~ homework + (homework | schid)"``; see the formula page of the documentation.
     data : data frame or dict of columns
         pandas, polars, pyarrow or anything narwhals reads. Never changed.
-    family : {"gaussian"}
-        Distribution of the response.
-    link : None or "identity"
+    family : str
+        Distribution of the response: "gaussian" (default), "binomial", "poisson", "nbinom2", "nbinom1", "gamma",
+        "inverse_gaussian", "beta", "betabinomial", "student", "lognormal" or "ordinal".
+    link : str, optional
+        Default: the family's usual one (docs/generalised.md lists all).
+    dispersion : str, optional
+        Formula of the log dispersion of a family that has one, ``"~ x"``; by default it is constant.
+    zi, hurdle : str, optional
+        Formula of extra zeros of counts, on the logit scale: a mixture with zeros, or a hurdle before a truncated count.
     weights : str or (n,) array, optional
         Precision weights: ``Var(y_i) = sigma**2 / w_i``. A row of weight zero is left out.
     offset : str or (n,) array, optional
@@ -133,6 +139,7 @@ class Model:
         self._data = data
         self._engine: Engine | None = None
         self._laplace: LaplaceEngine | None = None
+        self._quadrature = 1
 
     @property
     def formula(self) -> Formula:
@@ -168,7 +175,7 @@ class Model:
         """The same model on another response or rows (refits)."""
         out = object.__new__(Model)
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
-        out._distribution, out._laplace = self._distribution, None
+        out._distribution, out._laplace, out._quadrature = self._distribution, None, self._quadrature
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
         out._series = self._series
         if hasattr(self, "_options"):  # a model read from a file has none
@@ -177,6 +184,16 @@ class Model:
             out._residual = residual_of(out._residual_text, self._series, design, self._levels)
         elif out._residual is not None and design.y is not self._design.y:
             out._residual = out._residual.without_fitted()
+        return out
+
+    def with_quadrature(self, nodes: int) -> Model:
+        """The same model with its likelihood by so many nodes per random effect (1: Laplace, 0: lme4's quick start)."""
+        from .quadrature import check_nodes
+
+        if self._distribution is None and check_nodes(nodes) != 1:
+            raise OptionError("quadrature is for generalised models; the gaussian likelihood is exact without it")
+        out = self.with_design(self._design)
+        out._quadrature = check_nodes(nodes)
         return out
 
     def with_residual(self, residual: Residual) -> Model:
@@ -210,6 +227,7 @@ class Model:
         threads: int | None = None,
         start: Any = None,
         max_evaluations: int | None = None,
+        quadrature: int | None = None,
     ) -> Fit:
         """Estimate by REML (default) or maximum likelihood.
 
@@ -223,7 +241,10 @@ class Model:
         start : array, optional
             Covariance parameters (theta) to start from.
         max_evaluations : int, optional
-            Bound on evaluations of the criterion (default 500; ten or so are usual).
+            Bound on evaluations of the criterion in one descent (default 500; ten or so are usual).
+        quadrature : int, optional
+            Of a generalised model with one grouping factor: points of adaptive Gauss-Hermite quadrature per random effect;
+            1, the default, is Laplace's approximation.
 
         Returns
         -------
@@ -236,6 +257,9 @@ class Model:
         from .fit import Fit
 
         check_flag("reml", reml)
+        if quadrature is not None:
+            model = self.with_quadrature(quadrature)
+            return model.fit(reml, threads=threads, start=start, max_evaluations=max_evaluations)
         for name, value in (("threads", threads), ("max_evaluations", max_evaluations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name} must be a positive whole number, got {value!r}")
@@ -254,11 +278,11 @@ class Model:
 
     def laplace(self, threads: int | None = None) -> LaplaceEngine:
         """Rows of a generalised model, ready for the core."""
-        from .laplace import LaplaceEngine
+        from .quadrature import engine_for
 
         assert self._distribution is not None
         if self._laplace is None or (threads is not None and threads != self._laplace.threads):
-            self._laplace = LaplaceEngine(self._design, self._distribution, threads)
+            self._laplace = engine_for(self._design, self._distribution, self._quadrature, threads)
         return self._laplace
 
     def _fit_generalised(self, threads: int, start: Any, limit: int | None) -> Fit:
@@ -456,15 +480,15 @@ def glmer(
         As for `Model`.
     family : str
         "binomial", "poisson", "nbinom2", "gamma" and so on.
-    nAGQ : {1}
-        Laplace's approximation.
+    nAGQ : int
+        1 is Laplace's approximation; more are points of adaptive Gauss-Hermite quadrature per random effect (one grouping
+        factor); 0 is lme4's quick start, whose estimates are rough. The log-likelihood is the full one for every nAGQ, so
+        that models compare; lme4's leaves out the response's constant where nAGQ > 1.
     **options
         Anything `Model` takes.
     """
-    if nAGQ != 1:
-        raise OptionError(f"nAGQ={nAGQ!r} is not available in this version; allowed is 1, Laplace's approximation")
     check_options("glmer", options, (*OPTIONS, "dispersion", "zi", "hurdle"))
-    return Model(formula, data, family=family, link=link, **options).fit(threads=threads)
+    return Model(formula, data, family=family, link=link, **options).fit(threads=threads, quadrature=nAGQ)
 
 
 def check_flag(name: str, value: Any) -> None:

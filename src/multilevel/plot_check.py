@@ -164,7 +164,8 @@ def _by_group(ax: Axes, f: Facts, group: str) -> None:
 
 def _level_ticks(ax: Axes, labels: list[str], turned: int = 90) -> None:
     """Names of levels; of more than stand side by side every second one is set lower."""
-    at, style = np.arange(len(labels)), {"fontsize": 8 if len(labels) <= SIDE_BY_SIDE else 7, "rotation": turned}
+    at = np.arange(len(labels))
+    style: dict[str, Any] = {"fontsize": 8 if len(labels) <= SIDE_BY_SIDE else 7, "rotation": turned}
     if len(labels) <= SIDE_BY_SIDE:
         ax.set_xticks(at, labels, **style)
         return

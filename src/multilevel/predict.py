@@ -244,6 +244,9 @@ def _interval(fit: Fit, rows: _Rows, point: Array, interval: str, level: float) 
 
     parts = [(t.index, t.codes, _columns(t)) for t in rows.terms]
     variance = fit.engine.estimation_var(fit.optimum, rows.X, parts)
+    more = fit.more_vcov()
+    if more is not None:
+        variance = np.maximum(variance + np.einsum("ij,jk,ik->i", rows.X, more, rows.X), 0.0)
     covs = fit.random_cov()
     for term in rows.terms:
         unknown = term.codes < 0

@@ -56,6 +56,7 @@ def encode(recipe: Recipe) -> dict[str, Any]:
             for name, info in recipe.infos.items()
         },
         "state": encode_value(recipe.state),
+        **({"extra": dict(recipe.extra)} if recipe.extra else {}),
     }
 
 
@@ -70,6 +71,7 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
             saved["fixed"],
             *saved["offsets"],
             *(term["side"] for term in saved["terms"] if term["side"]),
+            *saved.get("extra", {}).values(),
         ]
         for side in sides:
             if not isinstance(side, str):
@@ -85,6 +87,7 @@ def decode(saved: Mapping[str, Any]) -> Recipe:
             offset_array=bool(saved["offset_array"]),
             infos={name: _info(info) for name, info in saved["infos"].items()},
             state=decode_value(saved["state"]),
+            extra=dict(saved.get("extra", {})),
         )
     except (KeyError, TypeError, AttributeError, IndexError, FormulaError, OverflowError) as error:
         raise FileError(

@@ -63,11 +63,14 @@ def read(
     text = plan.formula.response
     if (found := _CBIND.match(text)) is not None:
         parts = _arguments(found[1])
-        if len(parts) != 2 or family.name not in TRIALS:
+        if family.name not in TRIALS:
             _wrong(plan, f"{text} counts successes and failures, which family {family.name!r} does not take")
+        if len(parts) != 2:
+            _wrong(plan, f"cbind() takes two columns, successes and failures, not {len(parts)}")
         good, bad = (_values(part, series) for part in parts)
         _check(good, rows, text, "the number of successes", low=0, whole=True)
         _check(bad, rows, text, "the number of failures", low=0, whole=True)
+        _differ(good, good + bad, text)
         return Response(good, good + bad, (), weights)
     if (found := _TRIALS.match(text)) is not None:
         if family.name not in TRIALS:
@@ -76,11 +79,12 @@ def read(
         _check(trials, rows, text, "the number of trials", low=0, whole=True)
         _check(good, rows, text, "the number of successes", low=0, whole=True)
         _refuse(good > trials, rows, f"the response {text}", good, "at most the number of trials")
+        _differ(good, trials, text)
         return Response(good, trials, (), weights)
     name = plan.response.columns[0]
     kind = frame.column_kind(series[name], name) if plan.response.plain else "number"
     if family.name == "ordinal":
-        return _categories(series[name], name, kind, weights, plan)
+        return _categories(series[name], name, kind, weights, plan, rows)
     if kind not in ("number", "bool"):
         if family.name != "binomial":
             raise frame.not_numeric(series[name], name, kind, "", rows, f"family {family.name!r} takes numbers")
@@ -90,6 +94,15 @@ def read(
         return _successes(y, rows, text, family, weights)
     _possible(y, rows, text, family)
     return Response(y, None, (), weights)
+
+
+def _differ(good: Array, trials: Array, text: str) -> None:
+    """Successes and failures must both occur."""
+    what = "trial" if not trials.any() else "success" if not good.any() else "failure" if (good == trials).all() else ""
+    if what:
+        raise DataError(
+            f"the response {text} counts no {what} in any of the {len(good)} rows used; there is nothing to explain"
+        )
 
 
 def _wrong(plan: Plan, message: str) -> NoReturn:
@@ -120,7 +133,8 @@ def _values(text: str, series: Mapping[str, pd.Series[Any]]) -> Array:
 def _check(values: Array, rows: NDArray[Any], text: str, what: str, low: float, whole: bool) -> None:
     bad = ~(values >= low) | ~np.isfinite(values)
     if whole:
-        bad |= np.abs(values - np.round(values)) > TWO
+        finite = np.where(bad, 0.0, values)
+        bad |= np.abs(finite - np.round(finite)) > TWO
     _refuse(bad, rows, f"{what} in {text}", values, f"a whole number of at least {low:g}")
 
 
@@ -138,6 +152,11 @@ def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
         _check(y, rows, repr(text), f"the response of family {family.name!r}", low=0, whole=True)
         if family.zero == "hurdle" and not (y > 0).any():
             raise DataError(f"{what} is 0 in every row used, so there are no counts beyond the hurdle to model")
+        if family.zero == "hurdle" and y.max() == 1:
+            raise DataError(
+                f"every count of {what} above zero is 1, so that nothing is left to model beyond the hurdle; use family "
+                "'binomial'"
+            )
     elif family.name in ("gamma", "inverse_gaussian", "lognormal"):
         _refuse(~(y > 0) | ~np.isfinite(y), rows, what, y, f"greater than zero for family {family.name!r}")
     elif family.name == "beta":
@@ -188,7 +207,9 @@ def _two_values(series: pd.Series[Any], name: str, weights: Array | None) -> Res
     return Response(codes.astype(np.float64), None, texts, weights, (message,))
 
 
-def _categories(series: pd.Series[Any], name: str, kind: str, weights: Array | None, plan: Plan) -> Response:
+def _categories(
+    series: pd.Series[Any], name: str, kind: str, weights: Array | None, plan: Plan, rows: NDArray[Any]
+) -> Response:
     if not plan.response.plain:
         _wrong(plan, "the response of an ordinal model is one column of ordered categories")
     if kind not in ("number", "ordered", "bool"):
@@ -196,6 +217,14 @@ def _categories(series: pd.Series[Any], name: str, kind: str, weights: Array | N
             f"the response {name!r} holds {kind} without an order; family 'ordinal' takes an ordered "
             f"categorical or whole numbers"
         )
+    if kind == "number":
+        values = frame.numbers(series, name)
+        part = np.flatnonzero(~np.isfinite(values) | (values != np.round(np.where(np.isfinite(values), values, 0.0))))
+        if len(part):
+            raise DataError(
+                f"the response {name!r} is {values[part[0]]:g} in row {int(rows[part[0]])} (counting from 0); "
+                "family 'ordinal' takes an ordered categorical or whole numbers"
+            )
     codes, labels = frame.factor(series, name)
     if len(labels) < 3:
         raise DataError(

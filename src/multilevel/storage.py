@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import archive, storage_structures
+from . import archive, generalised_storage, storage_structures
 from .archive import need
 from .errors import DataError, FileError
 from .storage_rows import rows_out, shaped, with_rows
@@ -128,6 +128,7 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
     for f, (group, root) in enumerate(zip(blocks.groups, optimum.engine_lambdas, strict=True)):
         arrays |= {f"basis{f}": group.basis, f"engine_lambda{f}": root}
     structures = storage_structures.pack(fit, arrays)
+    generalised = generalised_storage.pack(fit, data, arrays)
     arrays |= {f"core/{name}": _whole(name, value) for name, value in core.items() if name not in COUNTS}
     columns: dict[str, Any] = {}
     if data:
@@ -156,6 +157,7 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
         },
         "recipe": to_recipe(design),
         "structures": structures,
+        **({} if generalised is None else {"generalised": generalised}),
     }
     _check_levels(design, header["recipe"])
     return header, arrays
@@ -205,17 +207,22 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     from .design_recipe import from_recipe
     from .fit import Fit
     from .formula import parse
+    from .generalised import GeneralisedFit
     from .model import Model
     from .reml import Engine
 
-    need(header["family"] == "gaussian", "its family is of a newer version")
+    family, generalised = generalised_storage.family_in(header), header.get("generalised", {})
     design = _design(header, arrays, parse(header["formula"]), from_recipe(header["recipe"]))
+    if family is not None:
+        design = generalised_storage.with_labels(design, generalised, family)
     blocks = _blocks(header["engine"], arrays, design)
     saved = header.get("structures")
     residual = storage_structures.residual(saved)
-    optimum = replace(
-        _optimum(header["optimum"], arrays, blocks), residual=storage_structures.parameters(arrays, residual)
-    )
+    optimum = _optimum(header["optimum"], arrays, blocks)
+    if family is not None:
+        optimum = generalised_storage.with_parameters(optimum, generalised, arrays)
+    else:
+        optimum = replace(optimum, residual=storage_structures.parameters(arrays, residual))
     core = {name.removeprefix("core/"): value for name, value in arrays.items() if name.startswith("core/")}
     levels = {term.group: term.levels for term in design.terms}
     design = replace(design, known=storage_structures.known(core, blocks, levels))
@@ -223,13 +230,19 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     need(type(header["data"]) is bool, "it does not say whether it holds the data")
     if header["data"]:
         design, rows = with_rows(design, arrays, blocks)
+        if family is not None:
+            design, rows = generalised_storage.with_response(design, rows, generalised, arrays, family)
         blocks = replace(blocks, rows=rows)
         data = archive.unpack_columns(header["columns"], arrays, design.n_input, design.kind)
     engine = Engine.of(blocks, default_threads())
     model = object.__new__(Model)  # its constructor starts from rows, which a saved fit need not have
     model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
-    model._distribution, model._laplace = None, None
+    model._distribution, model._laplace = family, None
+    model._quadrature = generalised_storage.nodes_in(generalised)
     model._residual, model._residual_text, model._levels = residual, _residual_text(residual), None
+    model._series = {}
+    if family is not None:
+        return generalised_storage.finished(GeneralisedFit(model, optimum, engine), generalised)
     if saved is not None and data is not None:
         engine = _with_structures(model, optimum, saved)
     fit = Fit(model, optimum, engine)
@@ -250,12 +263,13 @@ def _residual_text(residual: Residual | None) -> ResidualText:
 def _with_structures(model: Model, optimum: Optimum, saved: Mapping[str, Any]) -> Engine:
     """The engine of a model whose rows are there again, at the optimum; the model's residuals get their rows."""
     from .fit import Fit
-    from .model import residual_of
+    from .model import residual_of, series_of
     from .structured import StructuredEngine
 
     if model._residual is not None:
         model._levels = storage_structures.levels_of(saved)
-        model._residual = residual_of(model._residual_text, model._data, model._design, model._levels)
+        model._series = series_of(model._residual_text, model._data)
+        model._residual = residual_of(model._residual_text, model._series, model._design, model._levels)
         if model._residual.iterated:
             assert model._engine is not None
             fitted = Fit(model, optimum, model._engine)._eta[1]

@@ -73,9 +73,14 @@ def _kept(fit: Fit, formula: Formula, data: Any, given: Mapping[str, Any]) -> di
     from .plan import make_plan
 
     options = getattr(fit.model, "_options", None)
+    if options is None and fit.generalised:
+        raise OptionError(
+            "a generalised fit read from a file cannot be updated in this version; make the model again with "
+            "Model(...) from its data"
+        )
     if options is None:
         options = _restored(fit, formula, data, given)
-    plan = make_plan(formula, Table(data).names, None, None)
+    plan = make_plan(formula, Table(data).names, None, None, gaussian=not fit.generalised)
     predictors = uses_of(plan.expressions)
     used = {"contrasts": [*predictors], "levels": [*predictors, *plan.grouping], "covariance": plan.grouping}
     out = dict(options)

@@ -1,0 +1,176 @@
+"""Intraclass correlations and R squared of generalised models, on the scale of the linear predictor.
+
+Nakagawa, Johnson & Schielzeth (2017, J. R. Soc. Interface 14): the residual variance is that of the distribution on the
+scale of the link. A random intercept with a level for every row is overdispersion and counts to it, as there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, MultilevelError, MultilevelWarning, OptionError
+from .variance_shares import Parts, estimated, group_list, row_moments
+
+if TYPE_CHECKING:
+    from .generalised import GeneralisedFit
+
+__all__ = ["icc", "parts", "r2"]
+
+Array = NDArray[np.float64]
+
+LINK_VARIANCE = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}  # of the latent variable
+
+
+def parts(fit: GeneralisedFit) -> Parts:
+    """Variances of the fixed effects, of each grouping factor, and of the distribution with its overdispersion.
+
+    Raises
+    ------
+    OptionError
+        For a family and link without a variance on the scale of the link.
+    DataError
+        For a fit saved without its rows.
+    """
+    found = estimated(fit, row_moments(fit))
+    own = observation_level(fit)
+    groups = found.groups.copy()
+    groups[:, own] = 0.0
+    residual = np.array([distribution_variance(fit)]) + found.groups[:, own].sum(axis=1)
+    return Parts(found.fixed, groups, residual)
+
+
+def observation_level(fit: GeneralisedFit) -> list[int]:
+    """Positions of the grouping factors with a level for every row."""
+    n = len(fit.rows_of_data().rows)
+    full = {t.group for t in fit.design.terms if len(t.levels) == n}
+    return [i for i, name in enumerate(group_list(fit)) if name in full]
+
+
+def distribution_variance(fit: GeneralisedFit) -> float:
+    """Residual variance on the scale of the link.
+
+    Probabilities: the variance of the latent variable that the link stands for. Logarithms: ``log(1 + Var(y) / E(y)**2)`` of
+    a lognormal variable, with the mean of the model without predictors at group effects of zero (as R's performance).
+    """
+    family = fit.family
+    fit.rows_of_data()
+    if family.zero != "none":
+        _refuse(fit, "has extra zeros")
+    if family.name in ("binomial", "ordinal") and family.link in LINK_VARIANCE:
+        return float(LINK_VARIANCE[family.link])
+    if family.name == "poisson" and family.link == "sqrt":
+        return 0.25
+    size = np.exp(fit._parameters[0])
+    if fit.design.sides.get("dispersion") is not None:
+        _refuse(fit, "has a dispersion that differs between rows")
+    if family.link == "identity" and family.name in ("gaussian", "lognormal", "student"):
+        factor = family.df / (family.df - 2) if family.name == "student" else 1.0
+        return float(factor * size[0] ** 2)
+    if family.link == "log" and family.name in ("poisson", "nbinom2", "nbinom1", "gamma"):
+        mean = np.exp(null_intercept(fit)) if family.name != "gamma" else 1.0
+        one = np.array([np.log(mean)])
+        return float(np.log1p(family.variance(one, np.log(size[:1]))[0] / mean**2))
+    _refuse(fit, f"has the family {family.name!r} with link {family.link!r}")
+    raise AssertionError
+
+
+def _refuse(fit: GeneralisedFit, what: str) -> None:
+    raise OptionError(
+        f"icc() and r2() are not defined here: the model {what}, for which there is no variance on the scale of the link; "
+        "they work for binomial and ordinal (logit, probit, cloglog), poisson, nbinom1, nbinom2 and gamma (log), student and "
+        "lognormal"
+    )
+
+
+def null_intercept(fit: GeneralisedFit) -> float:
+    """Intercept of the model with the same group effects and no predictors."""
+    d = fit.design
+    if d.names == ("Intercept",):
+        return float(fit.optimum.beta[0])
+    ones = np.ones((len(d.rows), 1))
+    null = replace(d, X=ones, names=("Intercept",), all_names=("Intercept",), dropped=(), messages=(), missing={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MultilevelWarning)
+        return float(fit.model.with_design(null).fit(threads=fit.engine.threads).optimum.beta[0])
+
+
+def icc(
+    fit: GeneralisedFit, by_group: bool, level: float, interval: str | None, n: int, seed: Any, progress: bool | None
+) -> Any:
+    """Intraclass correlations; see `GeneralisedFit.icc`."""
+    from .model import check_flag
+
+    check_flag("by_group", by_group)
+    names = group_list(fit)
+    if not names:
+        raise OptionError("the model has no random effects, so there is no intraclass correlation; r2() works")
+    table = _table(fit, "icc_by_group" if by_group else "icc", level, interval, n, seed, progress)
+    kinds = np.array(["adjusted", "conditional"], dtype=object)
+    if not by_group:
+        return fit._frame({"kind": kinds, **table})
+    return fit._frame(
+        {"group": np.tile(np.array(names, dtype=object), 2), "kind": np.repeat(kinds, len(names)), **table}
+    )
+
+
+def r2(fit: GeneralisedFit, level: float, interval: str | None, n: int, seed: Any, progress: bool | None) -> Any:
+    """Marginal and conditional R squared; see `GeneralisedFit.r2`."""
+    table = _table(fit, "r2", level, interval, n, seed, progress)
+    return fit._frame({"kind": np.array(["marginal", "conditional"], dtype=object), **table})
+
+
+def _table(
+    fit: GeneralisedFit, what: str, level: float, interval: str | None, n: int, seed: Any, progress: bool | None
+) -> dict[str, Array]:
+    from .variance_shares import _check
+
+    _check(level, interval, n)
+    out = {"estimate": getattr(parts(fit), what)()[0]}
+    if interval is not None:
+        draws = np.array([getattr(parts(one), what)()[0] for one in refits(fit, n, seed, progress)])
+        out["conf_low"], out["conf_high"] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return out
+
+
+def refits(fit: GeneralisedFit, n: int, seed: Any, progress: bool | None) -> list[GeneralisedFit]:
+    """Fits to n responses drawn from the model with new group effects; those that failed are left out.
+
+    Raises
+    ------
+    DataError
+        If more than half of them failed.
+    """
+    from .generalised_predict import draw_responses
+    from .predict import generator
+    from .progress import Progress
+
+    rng, found = generator(seed), []
+    with Progress(n, "bootstrap", progress) as bar:
+        for _ in range(n):
+            y = draw_responses(fit, 1, [], rng)[0]
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", MultilevelWarning)
+                    again: Any = fit.model.with_design(replace(fit.design, y=y)).fit(threads=fit.engine.threads)
+                if again.convergence.converged:
+                    found.append(again)
+            except MultilevelError:
+                pass  # counted with those that did not converge
+            bar.add(1)
+    if len(found) < 0.5 * n:
+        raise DataError(
+            f"{n - len(found)} of {n} refits to simulated responses did not converge, too many for an interval; use "
+            "interval=None"
+        )
+    if len(found) < 0.99 * n:
+        warnings.warn(
+            f"{n - len(found)} of {n} refits to simulated responses did not converge and were left out",
+            MultilevelWarning,
+            stacklevel=5,
+        )
+    return found
