@@ -23,7 +23,10 @@ from multilevel.bootstrap_intervals import interval
 from multilevel.intervals import confint
 
 LEVEL = 0.95
-METHODS = ("wald", "profile", "parametric, percentile", "parametric, bca", "residual, percentile", "case, percentile")
+METHODS = (
+    "wald", "profile", "parametric, percentile", "parametric, bca", "residual, percentile", "residual, bca", "case, percentile",
+    "case, bca",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

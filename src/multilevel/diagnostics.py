@@ -117,6 +117,12 @@ def _sentence(fit: Fit, boundary: tuple[str, ...]) -> str:
             "after many rounds. "
             "Use a column in place of fitted."
         )
+    if e.decrement < 0 and fit.generalised:
+        return (
+            "Not converged: the likelihood keeps rising towards the end of a parameter's range: a dispersion, a "
+            "share of zeros or a "
+            "variance that runs away. Check the smallest and largest responses, or choose another family."
+        )
     if e.decrement < 0:
         return (
             "Not converged: the likelihood keeps rising towards a residual variance or correlation at the end "
