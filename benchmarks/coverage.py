@@ -24,9 +24,15 @@ from multilevel.intervals import confint
 
 LEVEL = 0.95
 METHODS = (
-    "wald", "profile", "parametric, percentile", "parametric, bca", "residual, percentile", "residual, bca", "case, percentile",
+    "wald",
+    "profile",
+    "parametric, percentile",
+    "parametric, bca",
+    "residual, percentile",
+    "residual, bca",
+    "case, percentile",
     "case, bca",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -387,3 +387,17 @@ def test_refused_verbs_say_so() -> None:
 def test_options_of_verbs(call: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         call(FITTED["nb2"])
+
+
+def test_ordinal_predictions_are_probabilities() -> None:
+    wine = ml.load("wine")
+    fit = ml.Model("rating ~ temp + contact + (1 | judge)", wine, family="ordinal").fit()
+    table = fit.predict(wine)
+    np.testing.assert_allclose(table.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(table, fit.probabilities(), rtol=1e-10)
+    assert list(table.columns) == list(fit.design.labels)
+    typical = fit.predict(wine.head(2), groups=None)
+    first = fit.predict(wine.head(2), groups=None, kind="link")["prediction"].to_numpy()
+    np.testing.assert_allclose(typical.iloc[:, 0], 1 / (1 + np.exp(first - fit.optimum.residual[0])), rtol=1e-10)
+    with pytest.raises(ml.OptionError, match="no interval"):
+        fit.predict(wine, interval="confidence")

@@ -124,13 +124,17 @@ class GeneralisedFit(Fit):
             raise OptionError(
                 f"probabilities() are of categories, which family {self.family.name!r} does not have; use fitted()"
             )
+        steps = self.categories_at(self._eta[1])
+        labels = self.rows_of_data().labels
+        return self._frame({label: self._aligned(steps[:, i]) for i, label in enumerate(labels)})
+
+    def categories_at(self, eta: Array) -> Array:
+        """(m, categories) probabilities of an ordinal response at linear predictors (m,)."""
         from .families import Family
 
         link = Family("binomial", self.family.link)
-        d, eta = self.rows_of_data(), self._eta[1]
         upper = [link.mean(t - eta) for t in self._optimum.residual]
-        steps = np.diff(np.column_stack([np.zeros(len(eta)), *upper, np.ones(len(eta))]), axis=1)
-        return self._frame({label: self._aligned(steps[:, i]) for i, label in enumerate(d.labels)})
+        return np.diff(np.column_stack([np.zeros(len(eta)), *upper, np.ones(len(eta))]), axis=1)
 
     def residuals(self, kind: str = "response", seed: Any = None) -> Array:
         """(n_input,) residuals, NaN where a row was left out.

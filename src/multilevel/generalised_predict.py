@@ -38,7 +38,8 @@ def predict(
     new, groups, new_levels, level, offset, seed
         As for a linear model (`multilevel.predict.predict`).
     kind : {"response", "link"}
-        Mean of the response (of a proportion, for counts of successes; extra zeros included), or the linear predictor.
+        Mean of the response (of a proportion, for counts of successes; extra zeros included), or the linear predictor. Of
+        an ordinal response the probability of each category.
     interval : None or "confidence"
         Of the linear predictor, taken through the link for kind "response" (and times the share that is no extra zero).
     marginal : bool
@@ -47,7 +48,8 @@ def predict(
     Returns
     -------
     frame
-        prediction and, with an interval, std_error (of the linear predictor), conf_low, conf_high.
+        prediction and, with an interval, std_error (of the linear predictor), conf_low, conf_high; of an ordinal response a
+        column for each category.
     """
     if kind not in ("response", "link"):
         raise OptionError(f"kind {kind!r} is not known; allowed are 'response', 'link'")
@@ -71,7 +73,9 @@ def predict(
         seed=seed,
     )
     columns = {str(name): np.asarray(table[name], dtype=np.float64) for name in column_names(table)}
-    if kind == "response":
+    if kind == "response" and fit.family.name == "ordinal":
+        columns = category_columns(fit, columns, interval, marginal)
+    elif kind == "response":
         first, second = row_parameters(fit, new, len(columns["prediction"]))
         spread = random_variance(fit, new, offset) if marginal else None
         for name in ("prediction", "conf_low", "conf_high"):
@@ -82,6 +86,16 @@ def predict(
     if index is not None and hasattr(out, "index"):
         out.index = index
     return out
+
+
+def category_columns(
+    fit: GeneralisedFit, columns: dict[str, Array], interval: str | None, marginal: bool
+) -> dict[str, Array]:
+    """Probability of each category, by its label."""
+    if interval is not None or marginal:
+        raise OptionError("probabilities of categories have no interval and no marginal mean in this version; leave both out")
+    steps = fit.categories_at(columns["prediction"])
+    return {label: steps[:, i] for i, label in enumerate(fit.design.labels)}
 
 
 def column_names(table: Any) -> list[str]:
