@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import Run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -28,22 +29,6 @@ from multilevel.table_files import FORMATS, read_table, to_text, write_table
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SLEEP = "Reaction ~ Days + (Days | Subject)"
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in an empty directory: status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(one) for one in argv])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return command
 
 
 def mistake(result: tuple[int, str, str], *words: str) -> None:

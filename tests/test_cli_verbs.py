@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Run
 
 import multilevel as ml
-from multilevel import cli, cli_verbs
+from multilevel import cli_verbs
 from multilevel.table_files import write_table
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 SIMPLE = "Reaction ~ Days + (1 | Subject)"
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in an empty directory: status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(one) for one in argv])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return command
 
 
 @pytest.fixture

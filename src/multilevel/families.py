@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, nearest
+from .formula import model_text
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "Family", "distribution_of", "family_of"]
 
 Array = NDArray[np.float64]
 
@@ -238,3 +239,29 @@ def family_of(name: Any, link: Any = None, zero: str = "none") -> Family:
     if zero != "none" and key not in COUNTS:
         raise OptionError(f"zi and hurdle are for counts ({', '.join(COUNTS)}), not for family {key!r}; leave them out")
     return Family(key, link or links[0], zero)
+
+
+def distribution_of(
+    family: Any, link: Any, dispersion: Any, zi: Any, hurdle: Any
+) -> tuple[Family | None, dict[str, str]]:
+    """Family of a generalised model (None for the Gaussian one) and its further fixed sides, rendered."""
+    if zi is not None and hurdle is not None:
+        raise OptionError("zi and hurdle are two ways to model zeros; give one of them")
+    zero = "inflated" if zi is not None else "hurdle" if hurdle is not None else "none"
+    found = family_of(family, link, zero)
+    sides = {"dispersion": dispersion, "zi": zi if zi is not None else hurdle}
+    given = {what: side_text(text, what) for what, text in sides.items() if text is not None}
+    if found.dispersion is None and "dispersion" in given:
+        raise OptionError(f"family {found.name!r} has no dispersion to model; leave dispersion out")
+    if found.name == "gaussian" and found.link == "identity":
+        if given:
+            raise OptionError("the gaussian family takes variance= for unequal variances, for example variance='exp(x)'")
+        return None, {}
+    return found, given
+
+
+def side_text(text: Any, what: str) -> str:
+    """The right side of ``"~ x + z"``, rendered for formulaic."""
+    if not isinstance(text, str) or not text.strip().startswith("~"):
+        raise OptionError(f"{what} must be a formula such as '~ x' or '~ 1', got {text!r}")
+    return model_text(text.strip()[1:].strip(), text)

@@ -250,18 +250,13 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
             group, level, term, estimate and, with `condvar`, std_error: the conditional sd given the estimated fixed
             effects and covariances (lme4's condVar).
         """
-        out: dict[str, list[Any]] = {"group": [], "level": [], "term": [], "estimate": [], "std_error": []}
-        covs = self._conditional_cov if condvar else None
-        for t, term in enumerate(self.design.terms):
-            levels, k = len(term.levels), len(term.names)
-            out["group"].append(np.repeat(np.array([term.group], dtype=object), levels * k))
-            out["level"].append(np.tile(np.asarray(term.levels, dtype=object), k))
-            out["term"].append(np.repeat(np.array(term.names, dtype=object), levels))
-            out["estimate"].append(self._optimum.b[t].T.ravel())
-            if covs is not None:
-                variances = np.einsum("jkk->jk", covs[t])
-                out["std_error"].append(np.sqrt(np.maximum(variances, 0)).T.ravel())
-        return self._frame({name: join(v) for name, v in out.items() if name != "std_error" or condvar})
+        from .effects import ranef
+
+        return self._frame(ranef(self, condvar))
+
+    def conditional_cov(self) -> tuple[Array, ...]:
+        """Per term (J, k, k): conditional covariance of each level's effects (lme4's condVar)."""
+        return self._conditional_cov
 
     @cached_property
     def _conditional_cov(self) -> tuple[Array, ...]:
@@ -275,18 +270,9 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         frame
             group, level, term, value. A term without a fixed effect has the random one alone.
         """
-        out: dict[str, list[Any]] = {"group": [], "level": [], "term": [], "value": []}
-        fixed = dict(zip(self.design.names, self._optimum.beta, strict=True))
-        for group in dict.fromkeys(t.group for t in self.design.terms):
-            terms = [(t, term) for t, term in enumerate(self.design.terms) if term.group == group]
-            random = {n: self._optimum.b[t][:, i] for t, term in terms for i, n in enumerate(term.names)}
-            levels = np.asarray(terms[0][1].levels, dtype=object)
-            for name in [*self.design.names, *(n for n in random if n not in fixed)]:
-                out["group"].append(np.repeat(np.array([group], dtype=object), len(levels)))
-                out["level"].append(levels)
-                out["term"].append(np.repeat(np.array([name], dtype=object), len(levels)))
-                out["value"].append(fixed.get(name, 0.0) + random.get(name, np.zeros(len(levels))))
-        return self._frame({name: join(v) for name, v in out.items()})
+        from .effects import coef
+
+        return self._frame(coef(self))
 
     def varcorr(self) -> Any:
         """Variances and covariances of the random effects and the residual.
@@ -297,20 +283,9 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
             group, term1, term2, vcov, sdcor: a variance and its sd where term2 is missing, a covariance and its
             correlation (NaN where an sd is zero) otherwise.
         """
-        rows: list[tuple[str, str | None, str | None, float, float]] = []
-        for term, cov in zip(self.design.terms, self.random_cov(), strict=True):
-            sd = np.sqrt(np.diag(cov))
-            rows += [(term.group, n, None, cov[i, i], sd[i]) for i, n in enumerate(term.names)]
-            if term.structure in ("diag", "homdiag"):
-                continue
-            for j in range(len(sd)):
-                for i in range(j + 1, len(sd)):
-                    cor = cov[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0 else np.nan
-                    rows.append((term.group, term.names[j], term.names[i], cov[i, j], cor))
-        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
-        names = ("group", "term1", "term2", "vcov", "sdcor")
-        types = (object, object, object, float, float)
-        return self._frame({n: np.array([r[i] for r in rows], dtype=types[i]) for i, n in enumerate(names)})
+        from .effects import varcorr
+
+        return self._frame(varcorr(self))
 
     def random_cov(self) -> tuple[Array, ...]:
         """Per term, the (k, k) covariance matrix of its random effects."""
@@ -425,20 +400,16 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         seed: Any = None,
     ) -> Any:
         """Predictions for the rows fitted or for new ones; see `multilevel.predict.predict`."""
+        options = {
+            "groups": groups, "kind": kind, "new_levels": new_levels, "interval": interval, "level": level,
+            "marginal": marginal, "offset": offset, "seed": seed,
+        }  # fmt: skip
+        return self._predicted(new, options)
+
+    def _predicted(self, new: Any, options: dict[str, Any]) -> Any:
         from .predict import predict
 
-        return predict(
-            self,
-            new,
-            groups=groups,
-            kind=kind,
-            new_levels=new_levels,
-            interval=interval,
-            level=level,
-            marginal=marginal,
-            offset=offset,
-            seed=seed,
-        )
+        return predict(self, new, **options)
 
     def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
         """New responses from the fitted model; see `multilevel.predict.simulate`."""
@@ -510,8 +481,3 @@ class Fit(TestVerbs, MeanVerbs, IntervalVerbs, CheckVerbs, StatsmodelsNames):
         from .plots import FitPlots
 
         return FitPlots(self)
-
-
-def join(parts: list[Any]) -> Any:
-    """Concatenate columns of several terms; none is an empty column."""
-    return np.concatenate(parts) if parts else np.empty(0)

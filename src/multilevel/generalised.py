@@ -213,23 +213,10 @@ class GeneralisedFit(Fit):
             return np.asarray(2 * (xlogy(y, y / mu) - (y + size) * np.log((y + size) / (mu + size))))
         refuse(f"the deviance of family {self.family.name!r}", "use 'pearson'")
 
-    def predict(
-        self,
-        new: Any = None,
-        *,
-        groups: Any = "all",
-        kind: str = "response",
-        new_levels: str = "error",
-        interval: str | None = None,
-        level: float = 0.95,
-        marginal: bool = False,
-        offset: Any = None,
-        seed: Any = None,
-    ) -> Any:
-        """Predictions: means of the response, or linear predictors; see `multilevel.generalised_predict.predict`."""
+    def _predicted(self, new: Any, options: dict[str, Any]) -> Any:
         from .generalised_predict import predict
 
-        return predict(self, new, groups, kind, new_levels, interval, level, marginal, offset, seed)
+        return predict(self, new, **options)
 
     def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
         """New responses for the rows fitted: sim_1 ... sim_n; see `multilevel.predict.simulate`."""

@@ -6,6 +6,7 @@ scale of the link. A random intercept with a level for every row is overdispersi
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -153,14 +154,12 @@ def refits(fit: GeneralisedFit, n: int, seed: Any, progress: bool | None) -> lis
     with Progress(n, "bootstrap", progress) as bar:
         for _ in range(n):
             y = draw_responses(fit, 1, [], rng)[0]
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", MultilevelWarning)
-                    again: Any = fit.model.with_design(replace(fit.design, y=y)).fit(threads=fit.engine.threads)
+            # what cannot be fitted counts with what did not converge
+            with warnings.catch_warnings(), contextlib.suppress(MultilevelError):
+                warnings.simplefilter("ignore", MultilevelWarning)
+                again: Any = fit.model.with_design(replace(fit.design, y=y)).fit(threads=fit.engine.threads)
                 if again.convergence.converged:
                     found.append(again)
-            except MultilevelError:
-                pass  # counted with those that did not converge
             bar.add(1)
     if len(found) < 0.5 * n:
         raise DataError(

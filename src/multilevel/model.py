@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import design as designs
+from . import families, residual_reader
 from . import formula as formulas
-from . import residual_reader
 from .covariance import FREE
 from .errors import DataError, OptionError, nearest
 
@@ -23,11 +22,7 @@ if TYPE_CHECKING:
     from .formula import Formula
     from .laplace import LaplaceEngine
     from .reml import Engine
-    from .residual_reader import ResidualText
     from .residuals import Residual
-
-MAX_ROUNDS = 100  # of a fit whose variances depend on its fitted values
-SETTLED = 1e-11  # relative change of the criterion that ends it
 
 
 class Model:
@@ -103,7 +98,7 @@ class Model:
         **unknown: Any,
     ) -> None:
         check_options("Model", unknown, ())
-        self._distribution, extra = distribution_of(family, link, dispersion, zi, hurdle)
+        self._distribution, extra = families.distribution_of(family, link, dispersion, zi, hurdle)
         if self._distribution is not None and (correlation is not None or variance is not None):
             raise OptionError(
                 "correlation and variance structure the residuals of the gaussian family; for others use random "
@@ -134,8 +129,8 @@ class Model:
             "correlation": correlation, "variance": variance, "covariance": covariance,
             "family": family, "link": link, "dispersion": dispersion, "zi": zi, "hurdle": hurdle,
         }  # fmt: skip  # as given, for Fit.update
-        self._series = series_of(text, data)  # kept, for the user may change the data
-        self._residual = residual_of(text, self._series, self._design, levels) if text else None
+        self._series = residual_reader.columns_of(text, data)  # kept, for the user may change the data
+        self._residual = residual_reader.on_rows(text, self._series, self._design, levels) if text else None
         self._data = data
         self._engine: Engine | None = None
         self._laplace: LaplaceEngine | None = None
@@ -181,7 +176,7 @@ class Model:
         if hasattr(self, "_options"):  # a model read from a file has none
             out._options = self._options
         if out._residual is not None and not np.array_equal(design.rows, self._design.rows):
-            out._residual = residual_of(out._residual_text, self._series, design, self._levels)
+            out._residual = residual_reader.on_rows(out._residual_text, self._series, design, self._levels)
         elif out._residual is not None and design.y is not self._design.y:
             out._residual = out._residual.without_fitted()
         return out
@@ -268,7 +263,9 @@ class Model:
         if self._distribution is not None:
             return self._fit_generalised(count, start, max_evaluations)
         if self._residual is not None and self._residual.iterated:
-            return fixed_point(self, bool(reml), count, start, max_evaluations)
+            from .settled import settled_fit
+
+            return settled_fit(self, bool(reml), count, start, max_evaluations)
         engine = self.engine(count)
         first = None if start is None else engine_module.check_start(start, engine)
         optimum = engine.fit(bool(reml), first, max_evaluations or engine_module.MAX_EVALUATIONS)
@@ -379,87 +376,6 @@ class Model:
     def __repr__(self) -> str:
         d = self._design
         return f"Model({self._formula.text!r}, {len(d.rows)} rows, {len(d.names)} fixed effects, {len(d.terms)} random terms)"
-
-
-def fixed_point(model: Model, reml: bool, threads: int, start: Any, limit: int | None) -> Fit:
-    """Fit with variances that depend on the fitted values: refitted until these agree with the variances they imply.
-
-    As nlme's varPower() does by default: the covariate is held at the fitted values of the round before.
-    """
-    import warnings
-
-    from .optimise import UNSETTLED
-
-    assert model._residual is not None
-    plain = model.with_residual(
-        replace(model._residual, spreads=tuple(s for s in model._residual.spreads if s.covariate))
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit = plain.fit(reml, threads=threads, start=start, max_evaluations=limit)
-    last, settled = np.inf, False
-    for _ in range(MAX_ROUNDS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fit = model.with_residual(model._residual.with_fitted(fit._eta[1])).fit(
-                reml, threads=threads, max_evaluations=limit
-            )
-        change, last = abs(fit.criterion - last), fit.criterion
-        settled = change < SETTLED * (1 + abs(last))
-        if settled:
-            break
-    if not settled:
-        evidence = replace(fit.optimum.evidence, status=UNSETTLED)
-        fit = type(fit)(fit.model, replace(fit.optimum, evidence=evidence), fit.engine)
-    from .diagnostics import warn_of
-
-    warn_of(fit)
-    return fit
-
-
-def series_of(text: ResidualText, data: Any) -> dict[str, Any]:
-    """Copies of the columns that the residuals' structure needs, all rows."""
-    from .frame import Table
-
-    if not text.columns():
-        return {}
-    return {name: one.copy() for name, one in Table(data).load(list(text.columns()), text.columns()).items()}
-
-
-def residual_of(
-    text: ResidualText, series: Mapping[str, Any], design: Design, levels: Mapping[str, Any] | None = None
-) -> Residual:
-    """The residuals' structure on the rows of a design, from its columns on all rows."""
-    rows = {name: one.iloc[design.rows].reset_index(drop=True) for name, one in series.items()}
-    return residual_reader.prepare(text, rows, design, levels)
-
-
-def distribution_of(
-    family: Any, link: Any, dispersion: Any, zi: Any, hurdle: Any
-) -> tuple[Family | None, dict[str, str]]:
-    """Family of a generalised model (None for the Gaussian one) and its further fixed sides, rendered."""
-    from .families import family_of
-
-    if zi is not None and hurdle is not None:
-        raise OptionError("zi and hurdle are two ways to model zeros; give one of them")
-    zero = "inflated" if zi is not None else "hurdle" if hurdle is not None else "none"
-    found = family_of(family, link, zero)
-    sides = {"dispersion": dispersion, "zi": zi if zi is not None else hurdle}
-    given = {what: side_text(text, what) for what, text in sides.items() if text is not None}
-    if found.dispersion is None and "dispersion" in given:
-        raise OptionError(f"family {found.name!r} has no dispersion to model; leave dispersion out")
-    if found.name == "gaussian" and found.link == "identity":
-        if given:
-            raise OptionError("the gaussian family takes variance= for unequal variances, for example variance='exp(x)'")
-        return None, {}
-    return found, given
-
-
-def side_text(text: Any, what: str) -> str:
-    """The right side of ``"~ x + z"``, rendered for formulaic."""
-    if not isinstance(text, str) or not text.strip().startswith("~"):
-        raise OptionError(f"{what} must be a formula such as '~ x' or '~ 1', got {text!r}")
-    return formulas.model_text(text.strip()[1:].strip(), text)
 
 
 def glmer(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import effect_lines, plot_panels, pooling_lines
 from .effect_lines import pick
 from .errors import OptionError
+from .plot_notes import group_notes, shrinkage_notes
 from .plot_panels import MAX_LABELS, MAX_POINTS, NOTE, short, wrap
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class FitPlots:
                 one.set_title(short(facet.level, max(24 - len(count_text), 8)) + count_text, fontsize=8.5)
         for one in axes:
             plot_panels.facet_scale(one, lines)
-        self._label_groups(axes, lines, made, columns, _group_notes(lines, drawn))
+        self._label_groups(axes, lines, made, columns, group_notes(lines, drawn))
         return _squeeze(axes)
 
     def _label_groups(self, axes: Sequence[Axes], lines: Lines, made: bool, columns: int, notes: str) -> None:
@@ -220,7 +221,7 @@ class FitPlots:
             plot_panels.arrows(axes[0], found, index, keep)
         else:
             plot_panels.stems(axes[0], found, index[0], keep)
-        axes[0].set_title(wrap(_shrinkage_notes(found, len(usable), len(keep)), 90), **NOTE)
+        axes[0].set_title(wrap(shrinkage_notes(found, len(usable), len(keep)), 90), **NOTE)
         if made:
             _figure(axes).suptitle(f"Shrinkage of {found.group} towards the population", **TITLE)
         return axes[0]
@@ -455,47 +456,6 @@ def _half_width(level: float) -> float:
 
     check_level(level)
     return float(ndtri(0.5 + level / 2))
-
-
-# -- words ----------------------------------------------------------------------------------------------------
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = list(names) if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
-
-
-def _group_notes(lines: Lines, drawn: int) -> str:
-    notes = []
-    for how in dict.fromkeys(lines.held.values()):
-        names = [name for name, one in lines.held.items() if one == how]
-        notes.append(f"{_list(names)} at each group's {how}")
-    if lines.with_groups:
-        notes.append(f"partially pooled lines include the effects of {_list(lines.with_groups)}")
-    lost = sum(bool(np.isnan(facet.unpooled).all()) for facet in lines.facets)
-    if lost:
-        own = "their" if lost > 1 else "its"
-        notes.append(f"{lost} group{'s have' if lost > 1 else ' has'} no unpooled line: {own} rows do not determine one")
-    if lines.x is None:
-        notes.append("rows of each group from left to right")
-    total = sum(len(facet.rows) for facet in lines.facets)
-    if drawn < total:
-        notes.append(f"{drawn:,} of {total:,} points drawn")
-    return "; ".join(notes)
-
-
-def _shrinkage_notes(found: Shrinkage, usable: int, drawn: int) -> str:
-    notes = []
-    if drawn < usable:
-        notes.append(f"{drawn:,} of {usable:,} groups drawn")
-    lost = len(found.levels) - usable
-    if lost:
-        notes.append(f"{lost:,} group{'s have' if lost > 1 else ' has'} too few rows to stand alone")
-    if found.fixed or found.groups:
-        what = [f"fixed effects of {_list(found.fixed)}"] if found.fixed else []
-        what += [f"effects of {_list(found.groups)}"] if found.groups else []
-        notes.append(f"{' and '.join(what)} subtracted")
-    return "; ".join(notes)
 
 
 def _one_or_two(found: Shrinkage, terms: str | Sequence[str] | None) -> list[int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .design import Design
 
-__all__ = ["ResidualText", "prepare", "read"]
+__all__ = ["ResidualText", "columns_of", "new_multipliers", "on_rows", "prepare", "read"]
 
 _PIECE = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*$", re.DOTALL)
 _OTHERS = {  # what people who come from nlme, glmmTMB or brms type
@@ -140,6 +140,21 @@ def _names(text: str, whole: str) -> tuple[str, ...]:
 
 
 # -- on the rows of a design -------------------------------------------------------------------------------------------
+
+
+def columns_of(text: ResidualText, data: Any) -> dict[str, pd.Series[Any]]:
+    """Copies of the columns that the residuals' structure needs, all rows."""
+    if not text.columns():
+        return {}
+    return {name: one.copy() for name, one in frame.Table(data).load(list(text.columns()), text.columns()).items()}
+
+
+def on_rows(
+    text: ResidualText, series: Mapping[str, pd.Series[Any]], design: Design, levels: Mapping[str, Any] | None = None
+) -> Residual:
+    """The residuals' structure on the rows of a design, from its columns on all rows."""
+    rows = {name: one.iloc[design.rows].reset_index(drop=True) for name, one in series.items()}
+    return prepare(text, rows, design, levels)
 
 
 def prepare(

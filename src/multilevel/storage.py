@@ -262,14 +262,14 @@ def _residual_text(residual: Residual | None) -> ResidualText:
 
 def _with_structures(model: Model, optimum: Optimum, saved: Mapping[str, Any]) -> Engine:
     """The engine of a model whose rows are there again, at the optimum; the model's residuals get their rows."""
+    from . import residual_reader
     from .fit import Fit
-    from .model import residual_of, series_of
     from .structured import StructuredEngine
 
     if model._residual is not None:
         model._levels = storage_structures.levels_of(saved)
-        model._series = series_of(model._residual_text, model._data)
-        model._residual = residual_of(model._residual_text, model._series, model._design, model._levels)
+        model._series = residual_reader.columns_of(model._residual_text, model._data)
+        model._residual = residual_reader.on_rows(model._residual_text, model._series, model._design, model._levels)
         if model._residual.iterated:
             assert model._engine is not None
             fitted = Fit(model, optimum, model._engine)._eta[1]

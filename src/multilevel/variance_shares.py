@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -205,15 +206,13 @@ def one_by_one(fit: Fit, ys: Array, bar: Any = None) -> tuple[Array, Array, list
 
     found, residual = [], []
     for y in ys:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MultilevelWarning)  # counted, not told one by one
-                again = from_there(fit.model, fit.design, y, fit.optimum, fit.engine.threads)
+        # what cannot be fitted counts with what did not converge; neither is told one by one
+        with warnings.catch_warnings(), contextlib.suppress(MultilevelError):
+            warnings.simplefilter("ignore", MultilevelWarning)
+            again = from_there(fit.model, fit.design, y, fit.optimum, fit.engine.threads)
             if again.convergence.converged:
                 residual.append(again.sigma**2 * float(np.mean(multipliers(again) ** 2)))
                 found.append(again.optimum)
-        except MultilevelError:
-            pass  # counted with those that did not converge
         if bar is not None:
             bar.add(1)
     beta = np.array([o.beta for o in found]).reshape(len(found), len(fit.optimum.beta))
