@@ -20,6 +20,16 @@ def slopes(n: int, groups: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, "g": g})
 
 
+def bernoulli(n: int, groups: int, seed: int) -> pd.DataFrame:
+    """0/1 with logit(P(y = 1)) as in `slopes`, correlated intercepts and slopes by group."""
+    rng = np.random.default_rng(seed)
+    g = rng.integers(0, groups, n)
+    x = rng.normal(size=n)
+    b = rng.normal(size=(groups, 2)) @ np.array([[0.8, 0.2], [0.0, 0.4]])
+    y = rng.random(n) < 1 / (1 + np.exp(0.5 - 0.5 * x - b[g, 0] - b[g, 1] * x))
+    return pd.DataFrame({"y": y.astype(int), "x": x, "g": g})
+
+
 def ratings(n: int, users: int, items: int, seed: int) -> pd.DataFrame:
     """Crossed and uneven: lognormal activity of users, Zipf popularity of items."""
     rng = np.random.default_rng(seed)

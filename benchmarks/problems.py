@@ -1,13 +1,15 @@
 """The benchmark problems: a formula and data each, written once to a cache that every engine reads.
 
 Bundled data sets come from the package (`multilevel.load`); others from the folder that the environment variable
-MULTILEVEL_DATA names (`chem97`, `kb07`); MovieLens only if MULTILEVEL_MOVIELENS names its ratings file. A problem whose
-data is not there is skipped and said so.
+MULTILEVEL_DATA names (`chem97`, `kb07`, `contraception`; the last from the R package mlmRev too, if it is installed);
+MovieLens only if MULTILEVEL_MOVIELENS names its ratings file. A problem whose data is not there is skipped and said so.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +39,39 @@ def load(name: str) -> pd.DataFrame:
         raise DataUnavailable(f"{name}: not bundled and MULTILEVEL_DATA has no {name}.csv") from error
 
 
+def from_r(package: str, name: str) -> pd.DataFrame:
+    """A data set of an R package."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "set.csv")
+        script = f'data({name}, package = "{package}"); write.csv({name}, "{path}", row.names = FALSE)'
+        try:
+            subprocess.run(["Rscript", "--vanilla", "-e", script], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise DataUnavailable(
+                f"{name}: MULTILEVEL_DATA has no {name.lower()}.csv, R no package {package}"
+            ) from error
+        return pd.DataFrame(pd.read_csv(path))
+
+
+def contraception() -> pd.DataFrame:
+    try:
+        frame = load("contraception")
+    except DataUnavailable:
+        frame = from_r("mlmRev", "Contraception")
+    columns = {"used": (frame["use"] == "Y").astype(int), "age": frame["age"], "age2": frame["age"] ** 2}
+    return pd.DataFrame({**columns, **{name: frame[name] for name in ("urban", "livch", "district")}})
+
+
+def cbpp() -> pd.DataFrame:
+    frame = load("cbpp")
+    return frame.assign(healthy=frame["size"] - frame["incidence"])
+
+
+def verbagg() -> pd.DataFrame:
+    frame = load("verbagg")
+    return frame.assign(r2=(frame["r2"] == "Y").astype(int))
+
+
 def movielens() -> pd.DataFrame:
     path = os.environ.get("MULTILEVEL_MOVIELENS")
     if not path:
@@ -55,6 +90,7 @@ class Problem:
     reach: str
     responses: Callable[[pd.DataFrame], Floats] | None = None
     reference: float | None = None  # the criterion, where it is known to 1e-8 from another source
+    without: tuple[str, ...] = ()  # engines that take too long to be of interest
 
 
 def term(group: str, *effects: str, structure: str = "us") -> Term:
@@ -75,6 +111,8 @@ def problem(
     reml: bool = True,
     make: Callable[[pd.DataFrame], Floats] | None = None,
     reference: float | None = None,
+    without: tuple[str, ...] = (),
+    **generalised: Any,
 ) -> Problem:
     grouping = dict.fromkeys([*(g for t in terms for g in t.groups), *factors])
     spec = Spec(
@@ -86,8 +124,9 @@ def problem(
         statsmodels=statsmodels,
         responses=responses,
         extra={"response": formula.split("~")[0].strip()},
+        **generalised,
     )
-    return Problem(spec, data, title, reach, make, reference)
+    return Problem(spec, data, title, reach, make, reference, without)
 
 
 ENGINE = "engine ≤ glmm's whole call"
@@ -267,6 +306,96 @@ PROBLEMS = {
         ),
     )
 }
+
+
+FASTEST = "≤ the fastest"
+HERDS: dict[str, Any] = {"factors": ("period",), "family": "binomial", "trials": "size", "products": (("period",),)}
+CHICKS = "TICKS ~ YEAR + cHEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION)"
+
+GENERALISED = {
+    p.spec.name: p
+    for p in (
+        problem(
+            "cbpp",
+            "cbind(incidence, healthy) ~ period + (1 | herd)",
+            (term("herd"),),
+            cbpp,
+            **HERDS,
+            reference=184.05256372951,
+            title="cbpp, Laplace",
+            reach=FASTEST,
+        ),
+        problem(
+            "cbpp-quadrature",
+            "cbind(incidence, healthy) ~ period + (1 | herd)",
+            (term("herd"),),
+            cbpp,
+            **HERDS,
+            nodes=25,
+            reference=183.96673807462,
+            title="cbpp, 25-point quadrature",
+            reach=FASTEST,
+        ),
+        problem(
+            "contraception",
+            "used ~ age + age2 + urban + livch + (1 | district)",
+            (term("district"),),
+            contraception,
+            factors=("urban", "livch"),
+            family="binomial",
+            products=(("age",), ("age2",), ("urban",), ("livch",)),
+            title="Contraception, 1,934 rows",
+            reach=FASTEST,
+        ),
+        problem(
+            "grouseticks",
+            CHICKS,
+            (term("BROOD"), term("INDEX"), term("LOCATION")),
+            lambda: load("grouseticks"),
+            factors=("YEAR",),
+            family="poisson",
+            products=(("YEAR",), ("cHEIGHT",)),
+            reference=1780.54266017483,
+            title="grouseticks, 3 factors, Poisson",
+            reach=FASTEST,
+        ),
+        problem(
+            "salamanders",
+            "count ~ spp * mined + (1 | site)",
+            (term("site"),),
+            lambda: load("salamanders"),
+            factors=("spp", "mined"),
+            family="nbinom2",
+            products=(("spp",), ("mined",), ("spp", "mined")),
+            reference=1631.35698399552,
+            title="Salamanders, negative binomial",
+            reach="≤ the fastest right one",
+        ),
+        problem(
+            "verbagg",
+            "r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)",
+            (term("id"), term("item")),
+            verbagg,
+            factors=("Gender", "btype", "situ"),
+            family="binomial",
+            products=(("Anger",), ("Gender",), ("btype",), ("situ",)),
+            title="VerbAgg, 316 × 24 crossed",
+            reach="≥ 100× lme4",
+        ),
+        problem(
+            "bernoulli-1e6",
+            "y ~ x + (1 + x | g)",
+            (term("g", "x"),),
+            lambda: makers.bernoulli(1_000_000, 10_000, 19),
+            family="binomial",
+            products=(("x",),),
+            without=("lme4",),
+            title="10⁶ Bernoulli rows, (1 + x &#124; g), 10⁴ groups",
+            reach="< 15 s; ≥ 10× glmmTMB",
+        ),
+    )
+}
+PROBLEMS |= GENERALISED
 
 
 def store(frame: pd.DataFrame, factors: tuple[str, ...], stem: Path) -> None:

@@ -22,7 +22,9 @@ from engines.runner import ENGINES, Engine, Settings
 from engines.runner import run as run_engine
 
 RESULTS = Path(__file__).resolve().parent / "results"
-DEFAULT = ["multilevel", "multilevel-2", "multilevel-default", "lme4", "glmm", "mixedlm", "statsmodels"]
+OWN = ["multilevel", "multilevel-2", "multilevel-default"]
+LINEAR = [*OWN, "lme4", "glmm", "mixedlm", "statsmodels"]
+GENERALISED = [*OWN, "lme4", "glmmTMB", "glmm", "mixedlm", "gpboost"]
 
 
 def machine() -> dict[str, Any]:
@@ -41,6 +43,8 @@ def machine() -> dict[str, Any]:
 
 def one(engine: Engine, item: problems.Problem, settings: Settings, cache: Path) -> Answer:
     spec = problems.materialise(item, cache)
+    if engine.name in item.without:
+        return {"problem": spec.name, "skipped": "not asked for here"}
     if engine.name == "multilevel-2" and Path(spec.stem + ".csv").stat().st_size < 50_000 and not spec.responses:
         return {"problem": spec.name, "skipped": "too small for two threads"}
     answer = run_engine(engine, [spec], settings)[0]
@@ -72,8 +76,9 @@ def keep(path: Path, facts: dict[str, Any], name: str, engine: str, answer: Answ
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(problems.PROBLEMS), choices=list(problems.PROBLEMS))
-    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=list(ENGINES))
+    groups = ["linear", "generalised"]
+    parser.add_argument("--problems", nargs="+", default=groups, choices=[*groups, *problems.PROBLEMS])
+    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), help="default: those that can fit the problem")
     parser.add_argument("--repeats", type=int, default=5, help="warm calls at least; the median is reported")
     parser.add_argument("--min-seconds", type=float, default=1.0, help="go on repeating small fits for this long")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one engine on one problem")
@@ -84,6 +89,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--label", default="latest", help="name of the results file")
     parser.add_argument("--quick", action="store_true", help="one call each: does everything run?")
     return parser.parse_args()
+
+
+def chosen(names: list[str]) -> list[str]:
+    """Problems, the two groups spelt out."""
+    linear = [name for name in problems.PROBLEMS if name not in problems.GENERALISED]
+    groups = {"linear": linear, "generalised": list(problems.GENERALISED)}
+    return [one for name in names for one in groups.get(name, [name])]
 
 
 def main() -> int:
@@ -101,8 +113,8 @@ def main() -> int:
     path = RESULTS / f"{args.label}.json"
     path.parent.mkdir(exist_ok=True)
     facts = machine()
-    for name in args.problems:
-        for engine in args.engines:
+    for name in chosen(args.problems):
+        for engine in args.engines or (GENERALISED if name in problems.GENERALISED else LINEAR):
             try:
                 answer = one(ENGINES[engine], problems.PROBLEMS[name], settings, args.cache)
             except problems.DataUnavailable as reason:

@@ -22,12 +22,16 @@ from engines.protocol import Answer
 HERE = Path(__file__).resolve().parent
 OURS = ("multilevel", "multilevel-2", "multilevel-default")
 TRUSTED = (*OURS, "lme4", "glmm", "mixedlm")
+TRUSTED_GENERALISED = (*OURS, "glmmTMB", "glmm")  # Laplace's approximation with the observed information in all of them
+PEERS = ("lme4", "glmmTMB", "glmm", "mixedlm", "statsmodels", "lme-python", "gpboost")
 WRONG, SHORT = 1e-6, 1e-8
 Answers = dict[str, Answer]
 
 
-def best_known(answers: Answers, reference: float | None) -> float | None:
-    values = [answers[e]["criterion"] for e in TRUSTED if answers.get(e, {}).get("criterion") is not None]
+def best_known(
+    answers: Answers, reference: float | None, trusted: tuple[str, ...] = TRUSTED
+) -> float | None:
+    values = [answers[e]["criterion"] for e in trusted if answers.get(e, {}).get("criterion") is not None]
     values += [reference] if reference is not None else []
     return min(values) if values else None
 
@@ -43,7 +47,8 @@ def same_terms(answers: Answers, item: problems.Problem) -> float | None:
         for answer in answers.values():
             if answer.get("criteria"):
                 answer["criterion"] = sum(answer["criteria"][: min(counts)])
-    return best_known(answers, item.reference)
+    trusted = TRUSTED if item.spec.family == "gaussian" else TRUSTED_GENERALISED
+    return best_known(answers, item.reference, trusted)
 
 
 def right(answer: Answer | None, best: float | None) -> bool:
@@ -94,7 +99,7 @@ def ratio(peer: tuple[str, float] | None, seconds: float | None) -> str:
     return f"{peer[1] / seconds:.2g}×" if peer and seconds else "–"
 
 
-def long_row(item: problems.Problem, answers: Answers, columns: list[str]) -> str:
+def long_row(item: problems.Problem, answers: Answers, columns: list[str], df: bool) -> str:
     best = same_terms(answers, item)
     own, two, unset = (answers.get(e, {}) for e in OURS)
     peer = fastest(answers, best)
@@ -104,7 +109,7 @@ def long_row(item: problems.Problem, answers: Answers, columns: list[str]) -> st
         item.title,
         cell(own or None, best),
         show(median(own, "engine_seconds")),
-        show(median(own, "full_seconds")),
+        *([show(median(own, "full_seconds"))] if df else []),
         show(median(two, "seconds")),
         show(median(unset, "seconds")),
         *(cell(answers.get(e), best) for e in columns),
@@ -127,9 +132,9 @@ def short_row(item: problems.Problem, answers: Answers) -> str | None:
     return f"| {item.title} | {show(ours)} | {peer[0]} {show(peer[1])} | {ratio(peer, ours)} | {lme4} |"
 
 
-def facts(book: dict[str, Any]) -> str:
+def facts(book: dict[str, Any], items: dict[str, problems.Problem]) -> str:
     machine, found = book["machine"], {}
-    for answers in book["answers"].values():
+    for answers in (book["answers"][name] for name in items if name in book["answers"]):
         for engine, answer in answers.items():
             for package, number in answer.get("versions", {}).items():
                 shared = package in ("python", "numpy", "scipy", "pandas")
@@ -142,14 +147,16 @@ def facts(book: dict[str, Any]) -> str:
     )
 
 
-def long_table(book: dict[str, Any]) -> str:
-    seen = {e for answers in book["answers"].values() for e in answers}
-    columns = [e for e in ("lme4", "glmmTMB", "glmm", "mixedlm", "statsmodels", "lme-python") if e in seen]
+def long_table(book: dict[str, Any], items: dict[str, problems.Problem]) -> str:
+    """Linear problems, or generalised ones, which have no degrees of freedom."""
+    seen = {e for name in items for e in book["answers"].get(name, {})}
+    columns = [e for e in PEERS if e in seen]
+    df = any(a.get("full_seconds") for name in items for a in book["answers"].get(name, {}).values())
     head = [
         "problem",
         "multilevel",
         "its engine",
-        "with df",
+        *(["with df"] if df else []),
         "2 threads",
         "unset",
         *columns,
@@ -159,10 +166,10 @@ def long_table(book: dict[str, Any]) -> str:
         "MB",
         "to reach",
     ]
-    lines = [facts(book), "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, item in problems.PROBLEMS.items():
+    lines = [facts(book, items), "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, item in items.items():
         if name in book["answers"]:
-            lines.append(long_row(item, book["answers"][name], columns))
+            lines.append(long_row(item, book["answers"][name], columns, df))
     return "\n".join(lines)
 
 
@@ -190,10 +197,13 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     args = parser.parse_args()
     book = json.loads((HERE / "results" / f"{args.label}.json").read_text())
+    linear = {name: item for name, item in problems.PROBLEMS.items() if name not in problems.GENERALISED}
+    tables = {"speed": long_table(book, linear), "speed-generalised": long_table(book, problems.GENERALISED)}
     if args.print:
-        print(long_table(book), short_table(book), sep="\n\n")
+        print(*tables.values(), short_table(book), sep="\n\n")
         return 0
-    replace_between(HERE / "README.md", "speed", long_table(book))
+    for name, text in tables.items():
+        replace_between(HERE / "README.md", name, text)
     replace_between(HERE.parent / "README.md", "speed", short_table(book))
     return 0
 

@@ -31,8 +31,35 @@ def ten_schools() -> Figure:
     return figure
 
 
+def owls_check() -> Figure:
+    """Checks of a zero-inflated model of counts."""
+    formula = "SiblingNegotiation ~ FoodTreatment * SexParent + offset(log(BroodSize)) + (1 | Nest)"
+    fit = ml.Model(formula, ml.load("owls"), family="nbinom2", zi="~ FoodTreatment").fit()
+    figure: Figure = fit.plot.check()[0].figure
+    return figure
+
+
+def herds() -> Figure:
+    """Shares of each herd with pooled, unpooled and partially pooled ones."""
+    fit = ml.Model("cbind(incidence, size - incidence) ~ period + (1 | herd)", ml.load("cbpp"), family="binomial").fit()
+    figure: Figure = fit.plot.groups()[0].figure
+    return figure
+
+
+def ticks_effects() -> Figure:
+    """Mean counts along each predictor."""
+    ticks = ml.load("grouseticks")
+    ticks["YEAR"] = ticks["YEAR"].astype("category")
+    fit = ml.Model("TICKS ~ YEAR + cHEIGHT + (1 | BROOD) + (1 | LOCATION)", ticks, family="nbinom2").fit()
+    figure: Figure = fit.plot.effects(points=True)[0].figure
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "ten_schools.png": ten_schools,
+    "owls_check.png": owls_check,
+    "herds.png": herds,
+    "ticks_effects.png": ticks_effects,
 }
 
 

@@ -188,6 +188,155 @@ def test_rows_of_weight_zero_are_left_out() -> None:
     same(one, fit(SEIZURES, EPILEPSY[w > 0].reset_index(drop=True)))
 
 
+# -- more of it: a sample of benchmarks/hard_cases.py ------------------------------------------------------------------
+
+
+def simulated(seed: int, family: str, **options: Any) -> dict[str, Any]:
+    """A response of the family with columns x, g and a copy h of g."""
+    d = grouped(seed, **options)
+    rng, eta = d["rng"], d["eta"]
+    mu, p = np.exp(eta), expit(eta)
+    y = {
+        "binomial": lambda: rng.binomial(1, p), "poisson": lambda: rng.poisson(mu), "gamma": lambda: rng.gamma(3, mu / 3),
+        "nbinom2": lambda: rng.poisson(mu * rng.gamma(2, 0.5, len(mu))), "beta": lambda: rng.beta(4 * p, 4 - 4 * p),
+        "ordinal": lambda: np.digitize(eta + rng.logistic(size=len(mu)), [-1.0, 0.5, 2.0]),
+    }[family]()  # fmt: skip
+    return {"y": y, "x": d["x"], "g": d["g"], "h": d["g"]}
+
+
+def all_numbers(one: Any) -> None:
+    """Every number of the tables is one."""
+    for table in (one.fixef(), one.extra(), one.ranef()):
+        for name in table.columns:
+            if table[name].dtype.kind == "f" and name != "df":
+                assert np.isfinite(table[name]).all(), name
+    assert np.isfinite(one.vcov()).all() and np.isfinite([one.loglik, one.aic]).all()
+
+
+@pytest.mark.parametrize("family", ["binomial", "poisson", "gamma", "ordinal"])
+@pytest.mark.parametrize(("factor", "shift"), [(1e6, 0.0), (1e-8, 0.0), (1.0, 10.0)])
+def test_units_of_a_slope_do_not_matter(family: str, factor: float, shift: float) -> None:
+    data = simulated(21, family)
+    plain = fit("y ~ x + (x | g)", data, family)
+    moved = fit("y ~ x + (x | g)", {**data, "x": data["x"] * factor + shift}, family)
+    assert moved.convergence.converged
+    assert moved.loglik == pytest.approx(plain.loglik, abs=1e-6)
+    assert moved.optimum.beta[-1] * factor == pytest.approx(plain.optimum.beta[-1], abs=1e-4)
+    all_numbers(moved)
+
+
+@pytest.mark.parametrize("family", ["binomial", "nbinom2"])
+def test_columns_correlated_all_but_perfectly(family: str) -> None:
+    """The same model whether a column is x plus a little noise or the noise itself."""
+    data = simulated(22, family)
+    noise = np.random.default_rng(1).normal(size=len(data["x"]))
+    near = fit("y ~ x + z + (1 | g)", {**data, "z": data["x"] + 1.4e-5 * noise}, family)
+    far = fit("y ~ x + z + (1 | g)", {**data, "z": noise}, family)
+    assert near.convergence.converged
+    assert near.loglik == pytest.approx(far.loglik, abs=1e-6)
+    assert near.optimum.beta[2] * 1.4e-5 == pytest.approx(far.optimum.beta[2], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["binomial", "poisson"])
+def test_slopes_correlated_all_but_perfectly(family: str) -> None:
+    data = simulated(23, family)
+    z = data["x"] + 1.4e-5 * np.random.default_rng(1).normal(size=len(data["x"]))
+    one = fit("y ~ x + (x + z | g)", {**data, "z": z}, family)
+    assert one.loglik > fit("y ~ x + (x | g)", data, family).loglik - 1e-6
+    all_numbers(one)
+
+
+@pytest.mark.parametrize("family", ["binomial", "nbinom2"])
+def test_a_grouping_factor_twice_is_not_determined(family: str) -> None:
+    data = simulated(24, family)
+    one = fit("y ~ x + (1 | g) + (1 | h)", data, family)
+    assert not one.convergence.converged
+    assert "g (Intercept) and h (Intercept)" in one.convergence.sentence
+    assert one.loglik == pytest.approx(fit("y ~ x + (1 | g)", data, family).loglik, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["binomial", "gamma", "ordinal"])
+def test_nearly_all_weights_zero(family: str) -> None:
+    data = simulated(25, family)
+    used = np.arange(len(data["x"])) % 6 == 0
+    one = fit("y ~ x + (1 | g)", data, family, weights=used.astype(float))
+    same(one, fit("y ~ x + (1 | g)", {name: column[used] for name, column in data.items()}, family))
+
+
+@pytest.mark.parametrize(
+    ("family", "value"),
+    [("binomial", 0), ("binomial", 1), ("poisson", 0), ("nbinom2", 3), ("gamma", 0.5), ("beta", 0.5), ("ordinal", 2)],
+)
+def test_a_constant_response_is_refused(family: str, value: float) -> None:
+    data = simulated(26, "poisson") | {"y": np.full(240, value)}
+    with pytest.raises(DataError, match="there is nothing to explain|has 1 categor"):
+        fit("y ~ x + (1 | g)", data, family)
+
+
+def fit_aloud(formula: str, data: dict[str, Any], family: str) -> Any:
+    """A fit of which only the first of several warnings is of interest."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        one = Model(formula, data, family=family).fit(threads=1)
+    warnings.warn_explicit(caught[0].message, caught[0].category, caught[0].filename, caught[0].lineno)
+    return one
+
+
+@pytest.mark.parametrize("family", ["gamma", "lognormal"])
+def test_a_perfect_fit_is_said(family: str) -> None:
+    data = simulated(27, "poisson")
+    eta = 0.4 + 0.5 * data["x"]
+    data["y"] = expit(eta) if family == "beta" else np.exp(eta)
+    with pytest.warns(ConvergenceWarning, match=r"estimate runs to infinity: it hardly varies"):
+        one = fit_aloud("y ~ x + (1 | g)", data, family)
+    np.testing.assert_allclose(one.optimum.beta, [0.4, 0.5], atol=1e-4)
+    assert np.isfinite(one.fixef()["estimate"]).all()
+
+
+@pytest.mark.parametrize("last", [4, 5])
+def test_a_category_with_one_row(last: int) -> None:
+    """A category without rows (5 after 3) is none."""
+    data = simulated(28, "ordinal")
+    data["y"][11] = last
+    one = fit("y ~ x + (1 | g)", data, "ordinal")
+    assert one.convergence.converged and (np.diff(one.optimum.residual) > 0).all()
+    assert len(one.optimum.residual) == 4
+    all_numbers(one)
+
+
+def test_groups_of_one_row() -> None:
+    """A Poisson variable with a normal effect for each row is overdispersed, by no more than one with a gamma effect."""
+    data = simulated(29, "nbinom2", levels=200, rows=1)
+    one, plain = fit("y ~ x + (1 | g)", data), fit("y ~ x", data)
+    assert one.convergence.converged and one.loglik > plain.loglik + 10
+    assert one.loglik == pytest.approx(fit("y ~ x", data, "nbinom2").loglik, abs=5)
+
+
+@pytest.mark.parametrize("sd", [10.0, 100.0])
+def test_huge_variances_between_groups(sd: float) -> None:
+    one = fit("y ~ x + (1 | g)", simulated(30, "binomial", sd=sd), "binomial")
+    assert one.convergence.converged and one.optimum.theta[0] > 5
+    all_numbers(one)
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_rare_successes(link: str) -> None:
+    data = simulated(31, "binomial")
+    data["y"] = (np.arange(240) % 97 == 5).astype(int)
+    one = fit("y ~ x + (1 | g)", data, "binomial", link=link)
+    assert one.loglik >= fit("y ~ x", data, "binomial", link=link).loglik - 1e-8
+    all_numbers(one)
+
+
+@pytest.mark.parametrize("size", [10**6, 10**9])
+def test_one_huge_count_of_a_poisson_variable(size: int) -> None:
+    data = simulated(32, "poisson")
+    data["y"][17] = size
+    one = fit("y ~ x + (1 | g)", data)
+    assert one.loglik > fit("y ~ x", data).loglik
+    all_numbers(one)
+
+
 # -- simulate and refit ---------------------------------------------------------------------------------------------
 
 TRUTH: dict[str, dict[str, Any]] = {

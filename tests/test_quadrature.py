@@ -13,18 +13,19 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.special import logsumexp, roots_hermitenorm
 from scipy.stats import binom, poisson
-from test_laplace import FAMILIES, Problem
+from test_families import FULL, label
+from test_laplace import COMMON, LOGIT, POISSON, Problem, check_gradient
 
 import multilevel as ml
 from multilevel import OptionError, _core
 from multilevel import design as designs
 from multilevel import formula as formulas
-from multilevel.families import family_of
+from multilevel.families import Family, family_of
 from multilevel.quadrature import QuadratureEngine, engine_for, rule, saturated
 
 Array = NDArray[np.float64]
 FOLDER = Path(__file__).parent / "golden_glmm"
-SMOOTH = [family for family in FAMILIES if family[1] != "sqrt"]  # whose density exists at every linear predictor
+SMOOTH = [family for family in COMMON if family.link != "sqrt"]  # whose density exists at every linear predictor
 CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
 EPILEPSY = "count ~ zAge + zBase * Trt + (1 | patient)"
 
@@ -42,15 +43,6 @@ def prepare(formula: str, data: Any, family: str, link: str | None = None) -> tu
 
 def fitted(formula: str, data: Any, family: str, nodes: int, link: str | None = None) -> Any:
     return engine_for(*prepare(formula, data, family, link), nodes, 1).fit()[0]
-
-
-def slope(function: Any, h: float = 3e-4) -> float:
-    """Derivative at zero by five points: error of the fourth order."""
-    return float((8 * (function(h) - function(-h)) - (function(2 * h) - function(-2 * h))) / (12 * h))
-
-
-def close(found: float, wanted: float, tolerance: float) -> None:
-    assert abs(found - wanted) <= tolerance * (1 + abs(wanted))
 
 
 # -- the rule ------------------------------------------------------------------------------------------------------
@@ -72,9 +64,9 @@ def test_rule(nodes: int) -> None:
 
 
 @pytest.mark.parametrize("shape", ["one", "slope"])
-@pytest.mark.parametrize(("kind", "link", "zero"), FAMILIES)
-def test_one_node_is_laplace(kind: str, link: str, zero: int, shape: str) -> None:
-    problem = Problem(kind, link, zero, shape)
+@pytest.mark.parametrize("family", FULL, ids=label)
+def test_one_node_is_laplace(family: Family, shape: str) -> None:
+    problem = Problem(family, shape)
     here = problem.beta, problem.lambdas, problem.params
     laplace, one = problem.state().evaluate(*here, True), state_of(problem, 1).evaluate(*here, True)
     assert one[0] == pytest.approx(laplace[0], rel=1e-14, abs=1e-13)
@@ -85,7 +77,7 @@ def test_one_node_is_laplace(kind: str, link: str, zero: int, shape: str) -> Non
 
 
 def test_no_nodes_is_laplace_again() -> None:
-    problem = Problem("poisson", "log", 0, "one")
+    problem = Problem(POISSON, "one")
     here = problem.beta, problem.lambdas, problem.params
     state = state_of(problem, 7)
     more = state.evaluate(*here, False)[0]
@@ -103,7 +95,7 @@ def level_density(problem: Problem, level: int, u: Array) -> Array:
     first, second = [*(p[rows] for p in problem.params), np.zeros(len(rows)), np.zeros(len(rows))][:2]
     trials = np.ones(len(rows)) if problem.trials is None else problem.trials[rows]
     columns = [np.tile(v, len(u)) for v in (problem.y[rows], trials, first, second)]
-    found = _core.log_densities(problem.family, columns[0], columns[1], eta.ravel(), columns[2], columns[3])[0][:, 0]
+    found = _core.log_densities(problem.family.kernel, columns[0], columns[1], eta.ravel(), columns[2], columns[3])[0][:, 0]
     return np.asarray(found.reshape(eta.shape) @ problem.weights[rows])
 
 
@@ -129,9 +121,9 @@ def brute(problem: Problem) -> float:
 
 
 @pytest.mark.parametrize("shape", ["one", "slope"])
-@pytest.mark.parametrize(("kind", "link", "zero"), SMOOTH)
-def test_converges_to_the_integral(kind: str, link: str, zero: int, shape: str) -> None:
-    problem = Problem(kind, link, zero, shape)
+@pytest.mark.parametrize("family", SMOOTH, ids=label)
+def test_converges_to_the_integral(family: Family, shape: str) -> None:
+    problem = Problem(family, shape)
     wanted = brute(problem)
     here = problem.beta, problem.lambdas, problem.params
     errors = [abs(state_of(problem, nodes).evaluate(*here, False)[0] - wanted) for nodes in (1, 5, 15, 45)]
@@ -139,7 +131,7 @@ def test_converges_to_the_integral(kind: str, link: str, zero: int, shape: str) 
     floor = 1e-9 * (1 + abs(wanted))
     for more, fewer in zip(errors[1:], errors[:-1], strict=True):
         assert more <= max(0.5 * fewer, floor)
-    if kind != "gaussian":
+    if family.name != "gaussian":
         assert errors[0] > 1e-7
 
 
@@ -159,7 +151,7 @@ def test_three_effects_of_a_gaussian_model_are_exact() -> None:
 
 def test_turned_factors_are_the_same_model() -> None:
     """Lambda Q with Q orthogonal has the covariance of Lambda: value the same, and the gradient turns along."""
-    problem = Problem("poisson", "log", 0, "slope")
+    problem = Problem(POISSON, "slope")
     state, (lam,) = state_of(problem, 3), problem.lambdas
     value, by_beta, by_lambda, _ = state.evaluate(problem.beta, [lam], [], True)
     for angle in (0.3, 2.0):
@@ -171,7 +163,7 @@ def test_turned_factors_are_the_same_model() -> None:
 
 
 def test_equal_axes_have_a_finite_gradient() -> None:
-    problem = Problem("poisson", "log", 0, "slope")
+    problem = Problem(POISSON, "slope")
     for factor in (0.5 * np.eye(2), np.zeros((2, 2)), np.array([[0.3, 0.4], [-0.4, 0.3]])):
         value, _, by_lambda, _ = state_of(problem, 3).evaluate(problem.beta, [factor], [], True)
         assert np.isfinite(value)
@@ -180,12 +172,12 @@ def test_equal_axes_have_a_finite_gradient() -> None:
 
 def test_several_factors_are_refused_by_the_core() -> None:
     with pytest.raises(ValueError, match="one grouping factor"):
-        state_of(Problem("poisson", "log", 0, "crossed"), 3)
+        state_of(Problem(POISSON, "crossed"), 3)
 
 
 @pytest.mark.parametrize("shape", ["one", "slope"])
 def test_threads_and_order_of_rows_change_nothing(shape: str) -> None:
-    problem = Problem("nb2", "log", 0, shape, n=4000)
+    problem = Problem(Family("nbinom2", "log"), shape, n=4000)
     here = problem.beta, problem.lambdas, problem.params
     one, three = (state_of(problem, 5, threads).evaluate(*here, True) for threads in (1, 3))
     assert one[0] == three[0]
@@ -204,42 +196,22 @@ def test_threads_and_order_of_rows_change_nothing(shape: str) -> None:
 # -- gradient and search -------------------------------------------------------------------------------------------
 
 
-def check_gradient(problem: Problem, value: Any, found: tuple[Any, Any, Any], tolerance: float) -> None:
-    """Derivatives by beta (None: not asked), Lambda and the rows' parameters of value(beta, lambdas, params)."""
-    beta, lambdas, params = problem.beta, problem.lambdas, problem.params
-    for j in range(0 if found[0] is None else 2):
-        close(found[0][j], slope(lambda t, j=j: value(beta + t * np.eye(2)[j], lambdas, params)), tolerance)
-    for f, m in enumerate(lambdas):
-        for i in np.ndindex(m.shape):
-            e = np.zeros_like(m)
-            e[i] = 1
-
-            def moved(t: float, f: int = f, e: Array = e) -> float:
-                return float(value(beta, [a + t * e if g == f else a for g, a in enumerate(lambdas)], params))
-
-            close(found[1][f][i], slope(moved), tolerance)
-    for k in range(problem.parameters):
-
-        def shifted(t: float, k: int = k) -> float:
-            return float(value(beta, lambdas, [one + t * (i == k) for i, one in enumerate(params)]))
-
-        close(found[2][k].sum(), slope(shifted), tolerance)
+GRADIENTS = [(f, shape, nodes) for f in COMMON for shape in ("one", "slope") for nodes in (2, 5)]
+GRADIENTS += [(f, "one", 4) for f in FULL if f not in COMMON]
 
 
-@pytest.mark.parametrize("nodes", [2, 5])
-@pytest.mark.parametrize("shape", ["one", "slope"])
-@pytest.mark.parametrize(("kind", "link", "zero"), FAMILIES)
-def test_gradient(kind: str, link: str, zero: int, shape: str, nodes: int) -> None:
-    problem = Problem(kind, link, zero, shape)
+@pytest.mark.parametrize(("family", "shape", "nodes"), GRADIENTS, ids=[f"{label(f)}-{s}-{n}" for f, s, n in GRADIENTS])
+def test_gradient(family: Family, shape: str, nodes: int) -> None:
+    problem = Problem(family, shape)
     state = state_of(problem, nodes)
     found = state.evaluate(problem.beta, problem.lambdas, problem.params, True)
-    check_gradient(problem, lambda *at: state.evaluate(*at, False)[0], found[1:], 1e-7)
+    check_gradient(problem, lambda *at: state.evaluate(*at, False)[0], found[1:], 1e-7, 3e-4)
 
 
 @pytest.mark.parametrize("shape", ["one", "slope"])
-@pytest.mark.parametrize(("kind", "link"), [("binomial", "logit"), ("gamma", "log"), ("beta", "logit")])
-def test_search_ends_at_the_minimum(kind: str, link: str, shape: str) -> None:
-    problem = Problem(kind, link, 0, shape)
+@pytest.mark.parametrize("family", [LOGIT, Family("gamma", "log"), Family("beta", "logit")], ids=label)
+def test_search_ends_at_the_minimum(family: Family, shape: str) -> None:
+    problem = Problem(family, shape)
     m, k = problem.parameters, problem.sizes[0]
     state, places = state_of(problem, 7), np.tril_indices(k)
     columns = [np.ascontiguousarray(np.tile(np.eye(m)[i], (problem.n, 1))) for i in range(m)]
@@ -381,9 +353,9 @@ def test_uncorrelated_terms_of_one_factor_are_one_integral() -> None:
 
 
 @pytest.mark.parametrize("shape", ["one", "slope", "crossed"])
-@pytest.mark.parametrize(("kind", "link", "zero"), FAMILIES)
-def test_gradient_at_the_joint_mode(kind: str, link: str, zero: int, shape: str) -> None:
-    problem = Problem(kind, link, zero, shape)
+@pytest.mark.parametrize("family", COMMON, ids=label)
+def test_gradient_at_the_joint_mode(family: Family, shape: str) -> None:
+    problem = Problem(family, shape)
     state = problem.state()
     value, beta, by_lambda, by_rows, information = state.joint_mode(problem.beta, problem.lambdas, problem.params)
     assert value == pytest.approx(problem.state().evaluate(beta, problem.lambdas, problem.params, False)[0], rel=1e-12)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from multilevel import DataError, Fit, FormulaError, Model, MultilevelError, OptionError
+from multilevel import DataError, Fit, FormulaError, Model, MultilevelError
 
 Array = NDArray[np.float64]
 N, TRIALS = 120, 5
@@ -131,6 +131,42 @@ def test_ordinal_forms() -> None:
     np.testing.assert_allclose(reverse.optimum.beta, -wanted.optimum.beta, atol=1e-6)
 
 
+def test_columns_of_polars() -> None:
+    import polars as pl
+
+    labels = np.array(["lo", "mid", "hi"])[np.clip(K - 1, 0, 2)]
+    frame = pl.DataFrame({
+        **BASE, "o": pl.Series(labels).cast(pl.Enum(["lo", "mid", "hi"])), "b": HIGH,
+        "t": np.where(HIGH, "yes", "no"), "c": pl.Series(np.where(HIGH, "yes", "no")).cast(pl.Categorical),
+        "e": pl.Series(np.where(HIGH, "yes", "no")).cast(pl.Enum(["yes", "no"])),
+    })  # fmt: skip
+
+    def of(response: str, family: str = "binomial") -> Fit:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Model(f"{response} ~ x + (1 | g)", frame, family=family).fit(threads=1)
+
+    ordered = fit("o", {"o": pd.Categorical(labels, ["lo", "mid", "hi"], ordered=True)}, "ordinal")
+    same(of("o", "ordinal"), ordered)  # an Enum's categories stand in an order
+    truth = fit("b", {"b": HIGH})
+    for column in ("b", "t", "c"):
+        same(of(column), truth)
+    np.testing.assert_allclose(of("e").optimum.beta, -truth.optimum.beta, atol=1e-6)  # the second category counts as success
+    same(of("cbind(k, f)"), COUNTED)
+
+
+def test_holes_of_nullable_columns_are_left_out() -> None:
+    wanted = fit("y", {"y": np.where(np.arange(N) == 3, np.nan, HIGH)})
+    for dtype in ("boolean", "Int64"):
+        column = pd.array(HIGH.astype(bool if dtype == "boolean" else int), dtype=dtype)
+        column[3] = pd.NA
+        same(fit("y", {"y": column}), wanted)
+
+
+def test_two_numbers_by_a_comparison() -> None:
+    same(fit("y == 2", {"y": HIGH + 1}), fit("y", {"y": HIGH}))
+
+
 def test_ordinal_of_two_categories_is_refused() -> None:
     with pytest.raises(DataError, match="2 categories.*'binomial'"):
         fit("y", {"y": HIGH.astype(int)}, "ordinal")
@@ -160,7 +196,7 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
     "no failures": ("m | trials(m)", {}, "betabinomial", {}, "counts no failure"),
     "all ones": ("a", {"a": np.ones(N)}, "binomial", {}, "is 1 in all 120 rows"),
     "three texts": ("a", {"a": np.array(["u", "v", "w"])[K % 3]}, "binomial", {}, "has 3 values .*'ordinal'"),
-    "one text": ("a", {"a": np.array(["u"] * N)}, "binomial", {}, "has 1 values"),
+    "one text": ("a", {"a": np.array(["u"] * N)}, "binomial", {}, r"has 1 value \("),
     "numbers as text": ("cbind(a, f)", {"a": K.astype(str)}, "binomial", {}, "numbers written as text"),
     "negative count": ("a", at(4, -1), "poisson", {}, "family 'poisson' in 'a' is -1 in row 4"),
     "half a count": ("a", at(4, 0.5), "nbinom2", {}, "is 0.5 in row 4 .*whole number"),
@@ -175,7 +211,15 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
     "beta of one": ("a", at(4, 1, POSITIVE / 100), "beta", {}, "is 1 in row 4 .*both excluded"),
     "beta of zero": ("a", at(4, 0, POSITIVE / 100), "beta", {}, "is 0 in row 4"),
     "student of inf": ("a", at(4, np.inf, X), "student", {}, "is inf in row 4 .*finite"),
-    "ordinal text": ("a", {"a": np.array(["u", "v", "w"])[K % 3]}, "ordinal", {}, "text without an order"),
+    "one and two": ("a", {"a": HIGH + 1}, "binomial", {}, r"is 2 in row \d+ .*take one as success: a == 2 ~"),
+    "tweedie": ("a", at(4, -0.5, POSITIVE), "tweedie", {}, "is -0.5 in row 4 .*zero or more"),
+    "tweedie of inf": ("a", at(4, np.inf, POSITIVE), "tweedie", {}, "is inf in row 4 .*finite, for family 'tweedie'"),
+    "no amounts": ("a", {"a": np.zeros(N)}, "tweedie", {}, "is 0 in all 120 rows"),
+    "ordinal text": ("a", {"a": np.array(["u", "v", "w"])[K % 3]}, "ordinal", {}, "text without an order.*polars Enum"),
+    "ordinal unordered": ("a", {"a": pd.Categorical(np.array(["u", "v", "w"])[K % 3])}, "ordinal", {},
+                          r"categories without an order.*ordered=True\)"),
+    "ordinal of inf": ("a", at(6, np.inf), "ordinal", {}, "is inf in row 6"),
+    "one category": ("a", {"a": np.ones(N)}, "ordinal", {}, r"has 1 category; .*three or more"),
     "ordinal halves": ("a", at(6, 1.5), "ordinal", {}, "is 1.5 in row 6 .*whole numbers"),
 }
 
@@ -237,8 +281,3 @@ def test_other_names_of_families(alias: tuple[str, str]) -> None:
     response = "cbind(k, f)" if alias[1] == "binomial" else "k"
     model = Model(f"{response} ~ x + (1 | g)", BASE, family=alias[0])
     assert model.family == alias[1]
-
-
-def test_a_structured_term_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"cs\(\) is available for the gaussian family only"):
-        Model("k ~ x + cs(x | g)", BASE, family="poisson").fit()

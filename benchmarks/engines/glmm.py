@@ -1,4 +1,7 @@
-"""PyPI package `glmm`: one function, ``glmm.fit(data, formula, weights=, reml=)``."""
+"""PyPI package `glmm`: one function, ``glmm.fit(data, formula, family, weights=, reml=, nagq=)``.
+
+Its likelihood-ratio tables of Poisson models, which are refits, are left out (``anova_test="Wald"``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import pandas as pd
 
 from engines.protocol import Answer, Floats, Prepared, Spec, Unsupported, floats, match
 from engines.worker import one_by_one
+
+FAMILIES = {"gaussian": "gaussian", "binomial": "binomial", "poisson": "poisson", "nbinom2": "negativebinomial"}
 
 
 def refuse(spec: Spec) -> None:
@@ -23,6 +28,9 @@ def refuse(spec: Spec) -> None:
 
 def prepare(spec: Spec, frame: pd.DataFrame, job: dict[str, Any]) -> Prepared:
     refuse(spec)
+    if spec.family != "gaussian":
+        more = {"family": FAMILIES[spec.family], "nagq": spec.nodes, "anova_test": "Wald"}
+        return Prepared(lambda: glmm.fit(frame, spec.formula, **more), lambda fit: read(spec, fit))
     weights = None if spec.weights is None else frame[spec.weights].to_numpy()
     return Prepared(
         whole=lambda: glmm.fit(frame, spec.formula, weights=weights, reml=spec.reml),  # with its Satterthwaite df
@@ -48,7 +56,7 @@ def read(spec: Spec, fit: Any) -> Answer:
         "criterion": -2 * fit.loglik,
         "fixef": dict(zip(fit.names, floats(fit.beta), strict=True)),
         "terms": match(spec, found),
-        "sigma": float(np.sqrt(fit.dispersion)),
+        "sigma": float(np.sqrt(fit.dispersion)) if spec.family == "gaussian" else 1.0,
         "evaluations": fit.n_eval,
         "gradients": fit.n_grad,
         "converged": bool(fit.converged),

@@ -11,10 +11,15 @@ import pandas as pd
 
 import multilevel as ml
 from engines.protocol import Answer, Floats, Prepared, Spec, covariances, floats
+from multilevel.crossprod import default_threads
+
+FAMILIES = ("gaussian", "binomial", "poisson", "nbinom2")
 
 
 def prepare(spec: Spec, frame: pd.DataFrame, job: dict[str, Any]) -> Prepared:
     threads = job["threads"] or None
+    if spec.family != "gaussian":
+        return prepare_generalised(spec, frame, threads)
 
     def whole() -> Any:
         return ml.lmer(spec.formula, frame, REML=spec.reml, weights=spec.weights, threads=threads)
@@ -26,6 +31,17 @@ def engine(spec: Spec, frame: pd.DataFrame, threads: int | None) -> Callable[[],
     """The fit with the model given: built once, outside the timing."""
     model = ml.Model(spec.formula, frame, weights=spec.weights)
     return lambda: model.fit(reml=spec.reml, threads=threads)
+
+
+def prepare_generalised(spec: Spec, frame: pd.DataFrame, threads: int | None) -> Prepared:
+    """Formula and frame to fit; the engine's share is a fresh search with its standard errors, on a model built before."""
+
+    def whole() -> Any:
+        return ml.glmer(spec.formula, frame, spec.family, nAGQ=spec.nodes, threads=threads)
+
+    model = ml.Model(spec.formula, frame, family=spec.family).with_quadrature(spec.nodes)
+    model.laplace(default_threads() if threads is None else threads)
+    return Prepared(whole, lambda fit: read(spec, fit), lambda: model.fit(threads=threads))
 
 
 def read(spec: Spec, fit: Any) -> Answer:

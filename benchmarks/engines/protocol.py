@@ -58,6 +58,10 @@ class Spec:
     weights: str | None = None
     fixed: tuple[str, ...] = ()  # numeric fixed columns besides the intercept (used by the dense judge)
     statsmodels: Mapping[str, Any] | None = None  # how statsmodels spells the model; None: it cannot
+    family: str = "gaussian"  # or binomial, poisson, nbinom2, each with its usual link
+    nodes: int = 1  # of adaptive quadrature; 1: Laplace's approximation
+    trials: str | None = None  # of a response cbind(successes, failures): the column with their sum
+    products: tuple[tuple[str, ...], ...] = ()  # fixed effects as products of columns, for engines without a formula
     responses: int = 0  # > 0: refit this many responses, stored in stem.f64 (n x responses, column-major doubles)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,8 +75,11 @@ class Spec:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Spec:
         terms = tuple(Term(tuple(t["groups"]), tuple(t["effects"]), t["structure"]) for t in raw["terms"])
-        rest = {k: v for k, v in raw.items() if k not in ("terms", "factors", "fixed")}
-        return cls(terms=terms, factors=tuple(raw["factors"]), fixed=tuple(raw["fixed"]), **rest)
+        rest = {k: v for k, v in raw.items() if k not in ("terms", "factors", "fixed", "products")}
+        products = tuple(tuple(p) for p in raw["products"])
+        return cls(
+            terms=terms, factors=tuple(raw["factors"]), fixed=tuple(raw["fixed"]), products=products, **rest
+        )
 
 
 @dataclass

@@ -40,6 +40,7 @@ ENGINES = {
         Engine("mixedlm", "peer", "mixedlm"),
         Engine("statsmodels", "peer", "statsmodels"),
         Engine("lme-python", "peer", "lme-python"),
+        Engine("gpboost", "peer", "gpboost"),
     )
 }
 

@@ -24,6 +24,7 @@ MODULES = {
     "mixedlm": "engines.mixedlm",
     "statsmodels": "engines.statsmodels",
     "lme-python": "engines.lme_python",
+    "gpboost": "engines.gpboost",
 }
 
 
@@ -59,6 +60,9 @@ def read_responses(spec: Spec, n: int) -> Floats:
 
 def run(spec: Spec, job: dict[str, Any]) -> Answer:
     adapter = importlib.import_module(MODULES[job["engine"]])
+    families = getattr(adapter, "FAMILIES", ("gaussian",))
+    if spec.family not in families:
+        raise Unsupported(f"family {spec.family!r}")
     frame = read_frame(spec)
     if spec.responses:
         answer: Answer = adapter.many(spec, frame, read_responses(spec, len(frame)), job)

@@ -312,6 +312,9 @@ static void take(Fn& target, const nb::dict& api, const char* name) {
 
 NB_MODULE(_core, m) {
     m.doc() = "Compiled kernels of multilevel";
+    // Fits held in caches (functools.cache, a notebook's history) live until the interpreter is gone, and nanobind would then
+    // report their objects as leaks on stderr; nothing is lost, for the process ends.
+    nb::set_leak_warnings(false);
     {
         nb::object blas_module = nb::module_::import_("scipy.linalg.cython_blas");
         nb::object lapack_module = nb::module_::import_("scipy.linalg.cython_lapack");

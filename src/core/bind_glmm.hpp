@@ -4,6 +4,9 @@
 #include "glmm.hpp"
 #include "joint_mode.hpp"
 
+// Prior precision of a factor's levels: the factor, then as `read_prior` takes it.
+using LevelPrior = std::tuple<int, Array, Codes, Codes, Array>;
+
 // Rows of a generalised model with the arrays they live in.
 struct GlmmState {
     std::vector<Codes> codes;
@@ -15,7 +18,8 @@ struct GlmmState {
 
     GlmmState(std::vector<Codes> codes_, std::vector<std::optional<Array>> z_, std::vector<int> levels, Array x_, Array y_,
               std::optional<Array> trials_, std::optional<Array> weights_, std::optional<Array> offset_,
-              std::tuple<int, int, int, double> family, int threads)
+              std::tuple<int, int, int, double> family, int threads, const std::vector<LevelPrior>& priors,
+              double prior_log_det)
         : codes(std::move(codes_)), z(std::move(z_)), x(std::move(x_)), y(std::move(y_)), trials(std::move(trials_)),
           weights(std::move(weights_)), offset(std::move(offset_)) {
         const Rows r = read_rows(codes, z, levels, x, weights);
@@ -25,7 +29,11 @@ struct GlmmState {
         const auto [kind, link, zero, fixed] = family;
         const ResponseRows rows{y.data(), trials ? trials->data() : nullptr, weights ? weights->data() : nullptr,
                                 offset ? offset->data() : nullptr, x.data(), r.n, r.p};
-        laplace = std::make_unique<Laplace>(r.factors, rows, Family{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed}, threads);
+        const auto set_priors = [&](Blocks& b) {
+            for (const auto& [f, diag, ptr, idx, val] : priors) read_prior(b, f, diag, ptr, idx, val);
+        };
+        laplace = std::make_unique<Laplace>(r.factors, rows, Family{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed},
+                                            threads, set_priors, prior_log_det);
     }
     static void check(const Array& a, i64 n) {
         if (a.ndim() != 1 || static_cast<i64>(a.shape(0)) != n) throw std::invalid_argument("a column must be (n,)");
@@ -107,6 +115,45 @@ struct GlmmState {
     }
 };
 
+// designs of the rows' further parameters (n, m), as the evaluator takes them
+inline std::vector<const double*> read_designs(const Laplace& s, const std::vector<std::optional<Array>>& designs, int m) {
+    if (m < 0 || designs.size() != static_cast<std::size_t>(s.family.parameters()))
+        throw std::invalid_argument("the coordinates or the designs of the rows' parameters do not fit the family");
+    std::vector<const double*> out;
+    for (const auto& d : designs) {
+        if (d && d->size() != static_cast<std::size_t>(s.rows.n * m)) throw std::invalid_argument("a design must be (n, m)");
+        out.push_back(d ? d->data() : nullptr);
+    }
+    return out;
+}
+
+// Gradient and Hessian of the deviance along moves (factor, matrix) and the plain coordinates; None where they fail.
+inline nb::object glmm_hessian(GlmmState& state, const std::vector<Array>& lambdas, const Array& plain,
+                               const std::vector<std::optional<Array>>& designs,
+                               const std::vector<std::pair<int, Array>>& moves, const Array& steps, const Array& u) {
+    Laplace& s = *state.laplace;
+    std::vector<vec> at = read_lambdas(s.plan, lambdas);
+    const int m = static_cast<int>(plain.size()) - s.rows.p;
+    GlmmEvaluator ev(s, state.quadrature.get(), read_designs(s, designs, m), m);
+    std::vector<GlmmEvaluator::Move> list;
+    for (const auto& [factor, matrix] : moves) {
+        if (factor < 0 || factor >= s.plan.factors || matrix.size() != at[factor].size())
+            throw std::invalid_argument("a move does not fit its factor");
+        list.push_back({factor, vec(matrix.data(), matrix.data() + matrix.size())});
+    }
+    at.emplace_back(plain.data(), plain.data() + plain.size());
+    const std::size_t size = list.size() + plain.size();
+    if (steps.size() != size || u.size() != s.u.size()) throw std::invalid_argument("steps or modes have the wrong size");
+    vec gradient, out;
+    bool good;
+    {
+        nb::gil_scoped_release free;
+        good = ev.hessian(at, list, vec(steps.data(), steps.data() + size), vec(u.data(), u.data() + u.size()), gradient, out);
+    }
+    if (!good) return nb::none();
+    return nb::make_tuple(array(std::move(gradient), {size}), array(std::move(out), {size, size}));
+}
+
 // Search from a start over covariances and plain coordinates (beta, then m coefficients of the rows' parameters).
 inline nb::dict fit_glmm(GlmmState& state, const std::vector<Array>& start, const Array& plain,
                          const std::vector<std::optional<Array>>& designs,
@@ -115,15 +162,8 @@ inline nb::dict fit_glmm(GlmmState& state, const std::vector<Array>& start, cons
     std::vector<vec> at = read_lambdas(s.plan, start);
     const auto comps = read_components(s.blocks, components);
     const int m = static_cast<int>(plain.size()) - s.rows.p;
-    if (m < 0 || designs.size() != static_cast<std::size_t>(s.family.parameters()))
-        throw std::invalid_argument("the start or the designs of the rows' parameters do not fit the family");
-    std::vector<const double*> pointers;
-    for (const auto& d : designs) {
-        if (d && d->size() != static_cast<std::size_t>(s.rows.n * m)) throw std::invalid_argument("a design must be (n, m)");
-        pointers.push_back(d ? d->data() : nullptr);
-    }
     at.emplace_back(plain.data(), plain.data() + plain.size());
-    GlmmEvaluator ev(s, state.quadrature.get(), pointers, m);
+    GlmmEvaluator ev(s, state.quadrature.get(), read_designs(s, designs, m), m);
     FitResult r;
     const Response none;
     {
@@ -162,7 +202,8 @@ inline nb::tuple log_densities(std::tuple<int, int, int, double> family, const A
     for (std::size_t i = 0; i < n; ++i) {
         const double t = trials ? trials->data()[i] : 1.0;
         using J = Jet<2>;
-        const J r = log_density(f, y.data()[i], t, J::eta(eta.data()[i]), J::parameter(first.data()[i], 0), J::parameter(second.data()[i], 1));
+        const J a = J::parameter(first.data()[i], 0), b = J::parameter(second.data()[i], 1);
+        const J r = log_density(f, y.data()[i], t, J::eta(eta.data()[i]), a, b, parameter_part(f, y.data()[i], t, a, b));
         for (int k = 0; k < 4; ++k) by_eta[4 * i + k] = r.d[k];
         by_eta[4 * i] += row_constant(f, y.data()[i], t);
         for (int k = 0; k < 3; ++k) {
@@ -178,13 +219,16 @@ inline void bind_glmm(nb::module_& m) {
           nb::arg("first"), nb::arg("second"));
     nb::class_<GlmmState>(m, "GlmmState")
         .def(nb::init<std::vector<Codes>, std::vector<std::optional<Array>>, std::vector<int>, Array, Array, std::optional<Array>,
-                      std::optional<Array>, std::optional<Array>, std::tuple<int, int, int, double>, int>(),
+                      std::optional<Array>, std::optional<Array>, std::tuple<int, int, int, double>, int,
+                      std::vector<LevelPrior>, double>(),
              nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("trials").none(),
-             nb::arg("weights").none(), nb::arg("offset").none(), nb::arg("family"), nb::arg("threads"))
+             nb::arg("weights").none(), nb::arg("offset").none(), nb::arg("family"), nb::arg("threads"),
+             nb::arg("priors") = std::vector<LevelPrior>(), nb::arg("prior_log_det") = 0.0)
         .def("evaluate", &GlmmState::evaluate)
         .def("joint_mode", &GlmmState::joint_mode)
         .def("set_quadrature", &GlmmState::set_quadrature)
         .def("fit", &fit_glmm)
+        .def("hessian", &glmm_hessian)
         .def("rows", [](const GlmmState& s) {
             const std::size_t n = s.laplace->eta.size();
             return nb::make_tuple(array(vec(s.laplace->eta), {n}), array(vec(s.laplace->w), {n}), array(vec(s.laplace->d.l1), {n}));

@@ -1,24 +1,34 @@
 // Small dense decompositions for the optimiser (k x k covariance factors, n_theta x n_theta Hessians), column-major.
 #pragma once
-#include <stdexcept>
+#include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "blocks.hpp"
 
 namespace multilevel {
 
-// symmetric A = Q diag(values) Q', values ascending; `a` is replaced by Q
+inline bool all_finite(const vec& a) {
+    return std::all_of(a.begin(), a.end(), [](double v) { return std::isfinite(v); });
+}
+
+// symmetric A = Q diag(values) Q', values ascending; `a` is replaced by Q. Of a matrix with something that is not a number
+// the values are none either (NaN): LAPACK fails on it, or does not come back.
 inline vec eigen(int n, vec& a) {
     vec values(n);
     if (n == 0) return values;
     char job = 'V', uplo = 'L';
     int lwork = std::max(1, 34 * n), info = 0;
-    vec work(lwork);
-    lapack.dsyev(&job, &uplo, &n, a.data(), &n, values.data(), work.data(), &lwork, &info);
-    if (info != 0) throw std::runtime_error("the eigenvalue decomposition of the Hessian failed");
+    if (!all_finite(a)) info = -1;
+    else {
+        vec work(lwork);
+        lapack.dsyev(&job, &uplo, &n, a.data(), &n, values.data(), work.data(), &lwork, &info);
+    }
+    if (info != 0) values.assign(n, std::numeric_limits<double>::quiet_NaN());
     return values;
 }
 
-// A = U diag(s) V', s descending
+// A = U diag(s) V', s descending; NaN as above
 struct Svd {
     int k = 0;
     vec u, s, v;  // k x k column-major; columns are singular vectors
@@ -38,9 +48,11 @@ inline Svd svd(int k, vec a) {
     char job = 'A';
     int lwork = std::max(64, 10 * k), info = 0;
     vec work(lwork), vt(k * k);
-    lapack.dgesvd(&job, &job, &k, &k, a.data(), &k, out.s.data(), out.u.data(), &k, vt.data(), &k, work.data(), &lwork,
-                  &info);
-    if (info != 0) throw std::runtime_error("the singular value decomposition of a covariance factor failed");
+    if (!all_finite(a)) info = -1;
+    else
+        lapack.dgesvd(&job, &job, &k, &k, a.data(), &k, out.s.data(), out.u.data(), &k, vt.data(), &k, work.data(), &lwork,
+                      &info);
+    if (info != 0) out.s.assign(k, std::numeric_limits<double>::quiet_NaN());
     for (int i = 0; i < k; ++i)
         for (int j = 0; j < k; ++j) out.v[i + j * k] = vt[j + i * k];
     return out;

@@ -63,8 +63,61 @@ class GlmmEvaluator {
         return h;
     }
 
+    // Hessian (size x size) and gradient at a point, along moves of the factors and then each plain coordinate, by central
+    // differences of the exact gradient with a step for each; false where it cannot be evaluated. Every search for the modes
+    // begins at u or, on the way back, at its mirror image: densities may have several modes.
+    struct Move {
+        int factor;
+        vec matrix;
+    };
+    bool hessian(const std::vector<vec>& point, const std::vector<Move>& moves, const vec& steps, const vec& u, vec& gradient,
+                 vec& out) {
+        const Response none;
+        const std::size_t size = steps.size();
+        out.assign(size * size, 0.0);
+        laplace.u = u;
+        if (!std::isfinite(deviance(point, none, true))) return false;
+        gradient = along(moves, size);
+        const vec mode = laplace.u;
+        const bool good = columns(point, moves, steps, mode, out);
+        laplace.u = mode;
+        deviance(point, none, false);
+        return good;
+    }
+
   private:
-    std::vector<vec> at_, gradient_;
+    bool columns(const std::vector<vec>& point, const std::vector<Move>& moves, const vec& steps, const vec& mode, vec& out) {
+        const Response none;
+        const std::size_t size = steps.size();
+        vec up;
+        for (std::size_t i = 0; i < size; ++i) {
+            laplace.u = mode;
+            if (!std::isfinite(deviance(moved(point, moves, i, steps[i]), none, true))) return false;
+            up = along(moves, size);
+            for (std::size_t e = 0; e < mode.size(); ++e) laplace.u[e] = 2 * mode[e] - laplace.u[e];
+            if (!std::isfinite(deviance(moved(point, moves, i, -steps[i]), none, true))) return false;
+            const vec down = along(moves, size);
+            for (std::size_t j = 0; j < size; ++j) out[i * size + j] = (up[j] - down[j]) / (2 * steps[i]);
+        }
+        return true;
+    }
+    std::vector<vec> at_, gradient_, columns_at_;
+    std::vector<std::vector<vec>> columns_;
+
+    static std::vector<vec> moved(std::vector<vec> point, const std::vector<Move>& moves, std::size_t i, double step) {
+        if (i >= moves.size()) point.back()[i - moves.size()] += step;
+        else
+            for (std::size_t e = 0; e < moves[i].matrix.size(); ++e) point[moves[i].factor][e] += step * moves[i].matrix[e];
+        return point;
+    }
+    vec along(const std::vector<Move>& moves, std::size_t size) const {
+        vec out(size, 0.0);
+        for (std::size_t i = 0; i < moves.size(); ++i)
+            for (std::size_t e = 0; e < moves[i].matrix.size(); ++e)
+                out[i] += gradient_[moves[i].factor][e] * moves[i].matrix[e];
+        for (std::size_t i = moves.size(); i < size; ++i) out[i] = gradient_.back()[i - moves.size()];
+        return out;
+    }
 
     static int coordinate(const Direction& d) {
         return static_cast<int>(std::find_if(d.left.begin(), d.left.end(), [](double v) { return v != 0; }) - d.left.begin());
@@ -99,10 +152,11 @@ class GlmmEvaluator {
         const i64 n = laplace.rows.n;
         vec zs, columns(n * r, 0.0), one(n);
         laplace.refill.products(laplace.d.l1, zs, laplace.threads);
+        const std::vector<vec> spread = prior_residuals(fac, laplace.u, zs);
         for (int i = 0; i < r; ++i) {
             std::fill(one.begin(), one.end(), 0.0);
             if (dirs[i].factor < plan.factors) {
-                laplace.refill.spread(moved_modes(dirs[i], zs), one, {0, static_cast<std::size_t>(n)});
+                laplace.refill.spread(moved_modes(dirs[i], spread[dirs[i].factor]), one, {0, static_cast<std::size_t>(n)});
             } else if (coordinate(dirs[i]) < p) {
                 const int j = coordinate(dirs[i]);
                 for (i64 row = 0; row < n; ++row) one[row] = laplace.rows.x[row * p + j];
@@ -110,9 +164,14 @@ class GlmmEvaluator {
             for (i64 row = 0; row < n; ++row) columns[row * r + i] = one[row];
         }
         vec gram(r * r, 0.0), half(plan.q * r);
-        for (i64 row = 0; row < n; ++row)
-            for (int i = 0; i < r; ++i)
-                for (int j = 0; j < r; ++j) gram[i + j * r] += laplace.w[row] * columns[row * r + i] * columns[row * r + j];
+        for (i64 row = 0; row < n; ++row) {
+            const double* own = columns.data() + row * r;
+            for (int i = 0; i < r; ++i) {
+                const double weighted = laplace.w[row] * own[i];
+                double* target = gram.data() + i * r;
+                for (int j = 0; j <= i; ++j) target[j] += weighted * own[j];
+            }
+        }
         for (int i = 0; i < r; ++i) {
             vec product;
             for (i64 row = 0; row < n; ++row) one[row] = laplace.w[row] * columns[row * r + i];
@@ -123,11 +182,13 @@ class GlmmEvaluator {
         forward_solve(fac, half.data(), r);
         for (i64 e = 0; e < plan.q; ++e)
             for (int i = 0; i < r; ++i)
-                for (int j = 0; j < r; ++j) gram[i + j * r] -= half[e * r + i] * half[e * r + j];
+                for (int j = 0; j <= i; ++j) gram[i * r + j] -= half[e * r + i] * half[e * r + j];
+        for (int i = 0; i < r; ++i)
+            for (int j = 0; j < i; ++j) gram[j * r + i] = gram[i * r + j];
         return gram;
     }
-    // D u_j + Lambda D'(Z's)_j per level
-    vec moved_modes(const Direction& d, const vec& zs) const {
+    // D u_j + Lambda D'(K Z's)_j per level, with K the prior covariance of levels
+    vec moved_modes(const Direction& d, const vec& spread) const {
         const Plan& plan = fac.plan;
         const int k = plan.k[d.factor];
         const double* lam = fac.lambda[d.factor].data();
@@ -139,7 +200,7 @@ class GlmmEvaluator {
             double vu = 0, uz = 0;
             for (int c = 0; c < k; ++c) {
                 vu += d.right[c] * laplace.u[at + c];
-                uz += d.left[c] * zs[at + c];
+                uz += d.left[c] * spread[j * k + c];
             }
             for (int c = 0; c < k; ++c) out[at + c] = d.left[c] * vu + lr[c] * uz;
         }
@@ -166,26 +227,47 @@ class GlmmEvaluator {
                     h[i + j * r] += left * right / values[a];
                 }
     }
+    // Columns of the Hessian for coordinates without an information of their own. They are kept while the point has moved
+    // little since they were taken: the search needs a shape, not digits.
     void difference_columns(const std::vector<Direction>& dirs, const std::vector<int>& others, vec& h) {
         const int r = static_cast<int>(dirs.size());
-        const std::vector<vec> here = at_, base = gradient_;
-        const Response none;
-        const double step = 1e-5;
-        for (int i : others) {
-            std::vector<vec> moved = here;
-            moved.back()[coordinate(dirs[i])] += step;
-            if (!std::isfinite(deviance(moved, none, true))) continue;
+        if (columns_.size() != others.size() || far_from(columns_at_)) {
+            columns_.clear();
+            for (int i : others) columns_.push_back(difference(coordinate(dirs[i])));
+            columns_at_ = at_;
+        }
+        for (std::size_t o = 0; o < others.size(); ++o) {
+            if (columns_[o].empty()) continue;
             for (int j = 0; j < r; ++j) {
                 double change = 0;
                 const Direction& d = dirs[j];
                 const std::size_t k = d.right.size();
                 for (std::size_t a = 0; a < d.left.size(); ++a)
-                    for (std::size_t c = 0; c < k; ++c)
-                        change += d.left[a] * d.right[c] * (gradient_[d.factor][a * k + c] - base[d.factor][a * k + c]);
-                h[i + j * r] = h[j + i * r] = change / step;
+                    for (std::size_t c = 0; c < k; ++c) change += d.left[a] * d.right[c] * columns_[o][d.factor][a * k + c];
+                h[others[o] + j * r] = h[j + others[o] * r] = change;
             }
         }
+    }
+    // derivative of the gradient by one plain coordinate; empty where it cannot be evaluated
+    std::vector<vec> difference(int i) {
+        constexpr double step = 1e-5;
+        const std::vector<vec> here = at_, base = gradient_;
+        const Response none;
+        std::vector<vec> moved = here, out;
+        moved.back()[i] += step;
+        if (std::isfinite(deviance(moved, none, true))) {
+            out = gradient_;
+            for (std::size_t f = 0; f < out.size(); ++f)
+                for (std::size_t e = 0; e < out[f].size(); ++e) out[f][e] = (out[f][e] - base[f][e]) / step;
+        }
         deviance(here, none, true);
+        return out;
+    }
+    bool far_from(const std::vector<vec>& there) const {
+        for (std::size_t f = 0; f < at_.size(); ++f)
+            for (std::size_t e = 0; e < at_[f].size(); ++e)
+                if (std::fabs(at_[f][e] - there[f][e]) > 0.05 * (1 + std::fabs(there[f][e]))) return true;
+        return false;
     }
 };
 

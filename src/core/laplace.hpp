@@ -3,86 +3,17 @@
 // With u spherical, eta = offset + X beta + Z Lambda u and H = Lambda'Z'WZ Lambda + I at the mode of the penalised
 // log density, F = -sum log p(y|eta) + u'u/2 + log|H|/2 approximates -log-likelihood. W holds minus the second
 // derivatives of log p (observed, not expected), so that H is the Hessian whose determinant Laplace's method asks for.
+//
+// Levels of a factor may covary in a known way: u ~ N(0, Q^{-1} x I). Then u'Qu takes the place of u'u, Q x I that of I in H,
+// and -log|Q|/2 per effect is added; Q depends on no parameter, so that the gradient keeps its form.
 #pragma once
-#include "family.hpp"
+#include <functional>
+
 #include "gradient.hpp"
+#include "row_density.hpp"
 #include "solve.hpp"
 
 namespace multilevel {
-
-// What a generalised model has per row beside Z: all (n); x (n, p) row-major.
-struct ResponseRows {
-    const double *y, *trials, *weights, *offset, *x;
-    i64 n;
-    int p;
-};
-
-// Derivatives of one row's weighted log density.
-struct RowDerivatives {
-    vec l, l1, l2, l3;                 // by eta
-    std::vector<vec> a0, a1, a2;       // per further parameter: of the value and of its first two derivatives by eta
-    void resize(i64 n, int parameters) {
-        for (vec* v : {&l, &l1, &l2, &l3}) v->resize(n);
-        for (auto* list : {&a0, &a1, &a2}) {
-            list->resize(parameters);
-            for (vec& v : *list) v.resize(n);
-        }
-    }
-};
-
-// the two commonest densities by hand: one exponential a row
-inline bool canonical(const Family& f) {
-    return f.zero == ZeroKind::none && ((f.kind == FamilyKind::binomial && f.link == LinkKind::logit) ||
-                                        (f.kind == FamilyKind::poisson && f.link == LinkKind::log));
-}
-struct CanonicalRow {
-    double l, l1, l2, l3;
-};
-inline CanonicalRow canonical_row(const Family& f, const ResponseRows& rows, i64 i, double eta) {
-    const double w = rows.weights ? rows.weights[i] : 1.0, t = w * (rows.trials ? rows.trials[i] : 1.0), y = w * rows.y[i];
-    if (f.kind == FamilyKind::poisson) {
-        const double mu = w * std::exp(eta);
-        return {y * eta - mu, y - mu, -mu, -mu};
-    }
-    const double e = std::exp(-std::fabs(eta)), large = 1 / (1 + e), small = e * large;
-    const double p = eta >= 0 ? large : small, q = eta >= 0 ? small : large;
-    return {y * eta - t * (std::fmax(eta, 0.0) + std::log1p(e)), y - t * p, -t * p * q, -t * p * q * (q - p)};
-}
-inline void canonical_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, RowDerivatives& out, Range range) {
-    for (std::size_t i = range.begin; i < range.end; ++i) {
-        const CanonicalRow r = canonical_row(f, rows, static_cast<i64>(i), eta[i]);
-        out.l[i] = r.l;
-        out.l1[i] = r.l1;
-        out.l2[i] = r.l2;
-        out.l3[i] = r.l3;
-    }
-}
-
-// weighted log density of row i, less its constant
-template <int A>
-inline Jet<A> row_jet(const Family& f, const ResponseRows& rows, i64 i, double eta, const std::vector<vec>& params) {
-    using J = Jet<A>;
-    const J first = A > 0 ? J::parameter(params[0][i], 0) : J(0.0);
-    const J second = A > 1 ? J::parameter(params[1][i], 1) : J(0.0);
-    const double w = rows.weights ? rows.weights[i] : 1.0;
-    return w * log_density(f, rows.y[i], rows.trials ? rows.trials[i] : 1.0, J::eta(eta), first, second);
-}
-template <int A>
-inline void row_derivatives(const Family& f, const ResponseRows& rows, const vec& eta, const std::vector<vec>& params,
-                            RowDerivatives& out, Range range) {
-    for (std::size_t i = range.begin; i < range.end; ++i) {
-        const Jet<A> r = row_jet<A>(f, rows, static_cast<i64>(i), eta[i], params);
-        out.l[i] = r.d[0];
-        out.l1[i] = r.d[1];
-        out.l2[i] = r.d[2];
-        out.l3[i] = r.d[3];
-        for (int k = 0; k < A; ++k) {
-            out.a0[k][i] = r.a[k][0];
-            out.a1[k][i] = r.a[k][1];
-            out.a2[k][i] = r.a[k][2];
-        }
-    }
-}
 
 // Z'WZ again and again on one pattern, for weights that change.
 class Refill {
@@ -117,13 +48,20 @@ class Refill {
         out.assign(plan_.q, 0.0);
         for (int f = 0; f < b_.factors(); ++f) {
             const int k = rows_[f].k;
+            const double *z = rows_[f].z, *from = r.data();
+            const i32* perm = order_[f].perm.data();
             const auto parts = level_ranges(order_[f].start, b_.n > 20000 ? 16 : 1);
             parallel_for(parts.size(), threads, [&](std::size_t t) {
                 for (std::size_t j = parts[t].begin; j < parts[t].end; ++j) {
                     double* target = out.data() + plan_.offset[f] + static_cast<i64>(j) * k;
-                    for (i64 e = order_[f].start[j]; e < order_[f].start[j + 1]; ++e) {
-                        const i64 i = order_[f].perm[e];
-                        for (int c = 0; c < k; ++c) target[c] += (rows_[f].z ? rows_[f].z[i * k + c] : 1.0) * r[i];
+                    const i64 begin = order_[f].start[j], end = order_[f].start[j + 1];
+                    if (!z) {
+                        double sum = 0;
+                        for (i64 e = begin; e < end; ++e) sum += from[perm[e]];
+                        *target = sum;
+                    } else {
+                        for (i64 e = begin; e < end; ++e)
+                            for (int c = 0; c < k; ++c) target[c] += z[static_cast<i64>(perm[e]) * k + c] * from[perm[e]];
                     }
                 }
             });
@@ -145,9 +83,21 @@ class Refill {
     const std::vector<FactorRows>& rows() const { return rows_; }
 
   private:
+    // the blocks of factor f with one that comes after it
+    struct Partner {
+        double* blocks;
+        const i32* position;  // of each row's block
+        const double* z;
+        int k;
+    };
     void fill_levels(int f, Range levels, const vec& w) {
         const int k = rows_[f].k;
         const double one = 1.0;
+        std::vector<Partner> partners;
+        for (std::size_t h = 0; h < b_.pairs[f].size(); ++h) {
+            const FactorRows& g = rows_[f + 1 + h];
+            partners.push_back({b_.pairs[f][h].val.data(), position_[f][h].data(), g.z, g.k});
+        }
         for (std::size_t j = levels.begin; j < levels.end; ++j) {
             double* d = b_.diag[f].data() + j * k * k;
             std::fill(d, d + k * k, 0.0);
@@ -158,14 +108,15 @@ class Refill {
             }
             for (i64 e = order_[f].start[j]; e < order_[f].start[j + 1]; ++e) {
                 const i64 i = order_[f].perm[e];
-                const double* z = rows_[f].z ? rows_[f].z + i * k : &one;
-                for (int a = 0; a < k; ++a)
-                    for (int c = 0; c < k; ++c) d[a * k + c] += w[i] * z[a] * z[c];
-                for (std::size_t h = 0; h < b_.pairs[f].size(); ++h) {
-                    const FactorRows& g = rows_[f + 1 + h];
-                    double* block = b_.pairs[f][h].val.data() + static_cast<i64>(position_[f][h][i]) * g.k * k;
+                const double weight = w[i], *z = rows_[f].z ? rows_[f].z + i * k : &one;
+                if (k == 1) d[0] += weight * z[0] * z[0];
+                else
+                    for (int a = 0; a < k; ++a)
+                        for (int c = 0; c < k; ++c) d[a * k + c] += weight * z[a] * z[c];
+                for (const Partner& g : partners) {
+                    double* block = g.blocks + static_cast<i64>(g.position[i]) * g.k * k;
                     for (int a = 0; a < g.k; ++a) {
-                        const double wz = w[i] * (g.z ? g.z[i * g.k + a] : 1.0);
+                        const double wz = weight * (g.z ? g.z[i * g.k + a] : 1.0);
                         for (int c = 0; c < k; ++c) block[a * k + c] += wz * z[c];
                     }
                 }
@@ -181,9 +132,12 @@ class Refill {
 
 class Laplace {
   public:
-    Laplace(const std::vector<FactorRows>& factors, ResponseRows rows, Family family, int threads)
-        : rows(rows), family(family), threads(threads), blocks(pattern(factors, rows.n)), plan(make_plan(blocks)),
-          refill(blocks, plan, factors), fac(blocks, plan), inv(fac) {
+    // `priors` gives levels their prior precisions; `prior_log_det` is the log-determinant of all effects' prior covariance
+    Laplace(const std::vector<FactorRows>& factors, ResponseRows rows, Family family, int threads,
+            const std::function<void(Blocks&)>& priors = {}, double prior_log_det = 0)
+        : rows(rows), family(family), threads(threads), blocks(pattern(factors, rows.n, priors)), plan(make_plan(blocks)),
+          refill(blocks, plan, factors), fac(blocks, plan), inv(fac), constant_(-0.5 * prior_log_det) {
+        for (const SelfPairs& self : blocks.self) known_ = known_ || !self.prior_diag.empty();
         d.resize(rows.n, family.parameters());
         u.assign(plan.q, 0.0);
         eta.resize(rows.n);
@@ -205,7 +159,7 @@ class Laplace {
     vec u, eta, w;
     Response response;
     int steps = 0;         // Newton steps of the last mode search
-    double penalised = 0;  // -2 sum log p + u'u at u
+    double penalised = 0;  // -2 sum log p + u'Qu at u
 
     // F at beta, Lambda and the rows' further parameters; infinite if there is no mode to be found. `u` is the start.
     double value(const vec& beta, const std::vector<vec>& lambda, const std::vector<vec>& params) {
@@ -217,6 +171,7 @@ class Laplace {
     // derivatives of F at the last value: by beta (p), by each Lambda (k x k), by each row's further parameters (n)
     void gradient(vec& by_beta, std::vector<vec>& by_lambda, std::vector<vec>& by_params) {
         const i64 n = rows.n;
+        by_parameters();
         inv.compute({1.0, 0.0, 0.0}, true, threads);
         vec c(n), e(n), a(plan.q), za(n, 0.0), h(n);
         leverages(h);
@@ -252,23 +207,59 @@ class Laplace {
                 by_params[k][i] = -d.a0[k][i] - 0.5 * h[i] * d.a2[k][i] + za[i] * d.a1[k][i];
     }
 
+    // derivatives of the log densities by the rows' further parameters, at the last value
+    void by_parameters() {
+        if (!family.parameters()) return;
+        const auto parts = ranges(rows.n, rows.n > 5000 ? 64 : 1);
+        parallel_for(parts.size(), threads, [&](std::size_t t) {
+            if (family.parameters() == 1) row_derivatives<1>(family, rows, eta, params_, d, parts[t]);
+            else row_derivatives<2>(family, rows, eta, params_, d, parts[t]);
+        });
+    }
+
     // of the last value: linear predictors without random effects (n), the rows' further parameters, the densities' constant
     const vec& fixed() const { return fixed_; }
-    const std::vector<vec>& row_parameters() const { return params_; }
+    const RowParameters& row_parameters() const { return params_; }
     double constant() const { return constant_; }
+    // whether levels of some factor covary a priori
+    bool known() const { return known_; }
 
   private:
-    double constant_ = 0;  // of all densities
-    vec fixed_, zu_, step_;
-    std::vector<vec> lambda_, params_;
+    double constant_ = 0;  // of all densities, the effects' included
+    bool known_ = false;
+    vec fixed_, zu_, step_, qu_;
+    std::vector<vec> lambda_;
+    RowParameters params_;
 
-    static Blocks pattern(const std::vector<FactorRows>& factors, i64 n) {
+    static Blocks pattern(const std::vector<FactorRows>& factors, i64 n, const std::function<void(Blocks&)>& priors) {
         const vec none(1, 0.0), zero(n, 0.0);
-        return build_blocks(n, 0, factors, none.data(), zero.data(), nullptr, 1);
+        Blocks b = build_blocks(n, 0, factors, none.data(), zero.data(), nullptr, 1);
+        if (priors) priors(b);
+        return b;
+    }
+    // out = Qx
+    void prior_product(const vec& x, vec& out) const {
+        out = x;
+        for (int f = 0; known_ && f < plan.factors; ++f) {
+            const SelfPairs& self = blocks.self[f];
+            if (self.prior_diag.empty()) continue;
+            const int k = plan.k[f];
+            const double* from = x.data() + plan.offset[f];
+            double* to = out.data() + plan.offset[f];
+            for (i64 j = 0; j < plan.levels[f]; ++j)
+                for (int c = 0; c < k; ++c) to[j * k + c] *= self.prior_diag[j];
+            for (i64 j = 0; j < plan.levels[f]; ++j)
+                for (i64 i = self.a.ptr[j]; i < self.a.ptr[j + 1]; ++i)
+                    for (int c = 0; c < k; ++c) {
+                        const i64 other = static_cast<i64>(self.a.idx[i]) * k + c;
+                        to[j * k + c] += self.prior[i] * from[other];
+                        to[other] += self.prior[i] * from[j * k + c];
+                    }
+        }
     }
     void set(const vec& beta, const std::vector<vec>& lambda, const std::vector<vec>& params) {
         lambda_ = lambda;
-        params_ = params;
+        params_.set(family, rows, params, threads);
         fac.lambda = lambda;
         fixed_.assign(rows.n, 0.0);
         for (i64 i = 0; i < rows.n; ++i) {
@@ -277,7 +268,7 @@ class Laplace {
             fixed_[i] = s;
         }
     }
-    // eta, derivatives and the penalised deviance at u
+    // eta, derivatives by it and the penalised deviance at u
     double at(const vec& u_now) {
         vec b = u_now;
         apply_lambda(fac, b.data(), 1, false);
@@ -287,17 +278,12 @@ class Laplace {
         parallel_for(parts.size(), threads, [&](std::size_t t) {
             refill.spread(b, zu_, parts[t]);
             for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) eta[i] = fixed_[i] + zu_[i];
-            if (canonical(family)) canonical_derivatives(family, rows, eta, d, parts[t]);
-            else switch (family.parameters()) {
-                case 0: row_derivatives<0>(family, rows, eta, params_, d, parts[t]); break;
-                case 1: row_derivatives<1>(family, rows, eta, params_, d, parts[t]); break;
-                default: row_derivatives<2>(family, rows, eta, params_, d, parts[t]);
-            }
-            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) sums[t] += d.l[i];
+            sums[t] = eta_derivatives(family, rows, eta, params_, d, parts[t]);
         });
         double total = constant_, square = 0;
         for (double s : sums) total += s;
-        for (double v : u_now) square += v * v;
+        prior_product(u_now, qu_);
+        for (std::size_t i = 0; i < u_now.size(); ++i) square += u_now[i] * qu_[i];
         return -2 * total + square;
     }
     bool factorise(bool curved) {
@@ -330,7 +316,8 @@ class Laplace {
             vec g;
             refill.products(d.l1, g, threads);
             apply_lambda(fac, g.data(), 1, true);
-            for (std::size_t i = 0; i < u.size(); ++i) g[i] -= u[i];
+            prior_product(u, qu_);
+            for (std::size_t i = 0; i < u.size(); ++i) g[i] -= qu_[i];
             step_ = g;
             solve_mode(step_);
             double decrement = 0;
@@ -352,12 +339,13 @@ class Laplace {
             }
             u = trial;
             penalised = found;
-            if (!better || decrement < 1e-12) break;
+            if (!better || decrement < 1e-9) break;  // the step just taken leaves about its square
         }
         return factorise(true);
     }
     // h_i = z_i'Lambda H^{-1} Lambda'z_i
     void leverages(vec& h) {
+        if (plan.factors == 1) return single_leverages(h);
         const auto parts = ranges(rows.n, 64);
         parallel_for(parts.size(), rows.n > 1000 ? threads : 1, [&](std::size_t t) {
             std::vector<i64> index;
@@ -377,6 +365,44 @@ class Laplace {
                     }
                 }
                 h[i] = inv.quadratic(index, value, nullptr);
+            }
+        });
+    }
+    // of one factor: per level Lambda S_jj Lambda' once, then a small quadratic form for each row
+    void single_leverages(vec& h) {
+        const FactorRows& r = refill.rows()[0];
+        const int k = r.k;
+        const double* lam = fac.lambda[0].data();
+        vec spread(static_cast<std::size_t>(plan.levels[0]) * k * k), half(k * k);
+        for (i64 j = 0; j < plan.levels[0]; ++j) {
+            double* out = spread.data() + j * k * k;
+            for (int a = 0; a < k; ++a)
+                for (int c = 0; c < k; ++c) {
+                    double s = 0;
+                    for (int e = 0; e < k; ++e)
+                        s += lam[a * k + e] * (plan.sparse_factors ? inv.diag_block(0, j)[e * k + c] : inv.tail_at(j * k + e, j * k + c));
+                    half[a * k + c] = s;
+                }
+            for (int a = 0; a < k; ++a)
+                for (int c = 0; c < k; ++c) {
+                    double s = 0;
+                    for (int e = 0; e < k; ++e) s += half[a * k + e] * lam[c * k + e];
+                    out[a * k + c] = s;
+                }
+        }
+        const auto parts = ranges(rows.n, 64);
+        parallel_for(parts.size(), rows.n > 1000 ? threads : 1, [&](std::size_t t) {
+            for (std::size_t i = parts[t].begin; i < parts[t].end; ++i) {
+                const double* m = spread.data() + static_cast<i64>(r.codes[i]) * k * k;
+                if (!r.z) {
+                    h[i] = m[0];
+                    continue;
+                }
+                const double* z = r.z + i * k;
+                double s = 0;
+                for (int a = 0; a < k; ++a)
+                    for (int c = 0; c < k; ++c) s += z[a] * m[a * k + c] * z[c];
+                h[i] = s;
             }
         });
     }

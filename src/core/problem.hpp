@@ -15,6 +15,32 @@ struct Direction {
     double size = 1;  // of what it moves, for steps of differences
 };
 
+// per factor K Z'r, with K the prior covariance of its levels. As u = K Lambda'Z'r, it is Lambda'^{-1}u: the search
+// keeps Lambda regular. For independent levels it is Z'r itself.
+inline std::vector<vec> prior_residuals(const Factor& fac, const vec& u, const vec& zr) {
+    const Plan& plan = fac.plan;
+    std::vector<vec> out(plan.factors);
+    for (int f = 0; f < plan.factors; ++f) {
+        const int k = plan.k[f];
+        const i64 size = plan.levels[f] * static_cast<i64>(k);
+        const double* from = zr.data() + plan.offset[f];
+        out[f].assign(from, from + size);
+        if (fac.b.self[f].prior_diag.empty()) continue;
+        const Svd d = svd(k, fac.lambda[f]);  // of the transpose, for LAPACK reads by columns: Lambda' = U S V'
+        for (i64 j = 0; j < plan.levels[f]; ++j) {
+            const double* uj = u.data() + plan.offset[f] + j * k;
+            double* x = out[f].data() + j * k;
+            std::fill(x, x + k, 0.0);
+            for (int a = 0; a < k; ++a) {
+                double v = 0;
+                for (int c = 0; c < k; ++c) v += d.u[c + a * k] * uj[c];
+                for (int c = 0; c < k; ++c) x[c] += d.v[c + a * k] * v / std::max(d.s[a], 1e-300);
+            }
+        }
+    }
+    return out;
+}
+
 class Evaluator {
   public:
     Evaluator(const Blocks& b, const Plan& plan, bool reml, int threads)
@@ -52,7 +78,7 @@ class Evaluator {
         const vec u = solution(fac);
         const vec zr = residual_products(u);
         vec a(total * r, 0.0), t(total * r), s(r, 0.0);
-        const std::vector<vec> spread = prior_residuals(u, zr);
+        const std::vector<vec> spread = prior_residuals(fac, u, zr);
         for (int i = 0; i < r; ++i) s[i] = fill_direction(dirs[i], u, zr, spread[dirs[i].factor], a, i, r);
         cross_multiply(fac, a.data(), t.data(), r);
         vec quad(r * r, 0.0);
@@ -86,31 +112,6 @@ class Evaluator {
         for (i64 k = 0; k < rows; ++k)
             for (int j = 0; j < r; ++j)
                 for (int i = 0; i < r; ++i) out[i + j * r] += sign * a[k * r + i] * b[k * r + j];
-    }
-    // per factor K Z'r, with K the prior covariance of its levels. As u = K Lambda'Z'r, it is Lambda'^{-1}u: the search
-    // keeps Lambda regular. For independent levels it is Z'r itself.
-    std::vector<vec> prior_residuals(const vec& u, const vec& zr) const {
-        const Plan& plan = fac.plan;
-        std::vector<vec> out(plan.factors);
-        for (int f = 0; f < plan.factors; ++f) {
-            const int k = plan.k[f];
-            const i64 size = plan.levels[f] * static_cast<i64>(k);
-            const double* from = zr.data() + plan.offset[f];
-            out[f].assign(from, from + size);
-            if (fac.b.self[f].prior_diag.empty()) continue;
-            const Svd d = svd(k, fac.lambda[f]);  // of the transpose, for LAPACK reads by columns: Lambda' = U S V'
-            for (i64 j = 0; j < plan.levels[f]; ++j) {
-                const double* uj = u.data() + plan.offset[f] + j * k;
-                double* x = out[f].data() + j * k;
-                std::fill(x, x + k, 0.0);
-                for (int a = 0; a < k; ++a) {
-                    double v = 0;
-                    for (int c = 0; c < k; ++c) v += d.u[c + a * k] * uj[c];
-                    for (int c = 0; c < k; ++c) x[c] += d.v[c + a * k] * v / std::max(d.s[a], 1e-300);
-                }
-            }
-        }
-        return out;
     }
     // column i of a: D u_j + lambda D'(K Z'r)_j per level j; returns y'P V_i P y = 2 sum_j (Z'r)_j' D u_j
     double fill_direction(const Direction& d, const vec& u, const vec& zr, const vec& spread, vec& a, int i, int r) const {

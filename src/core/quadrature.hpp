@@ -52,6 +52,7 @@ class Quadrature {
     // `nodes` and `log_weights` of the one-dimensional rule for the standard normal distribution
     Quadrature(Laplace& laplace, const vec& nodes, const vec& log_weights) : laplace(laplace) {
         if (laplace.plan.factors != 1) throw std::invalid_argument("quadrature is for one grouping factor");
+        if (laplace.known()) throw std::invalid_argument("quadrature is for independent levels");
         k_ = laplace.plan.k[0];
         order_ = order_rows(laplace.refill.rows()[0], laplace.rows.n);
         product_rule(nodes, log_weights);
@@ -71,8 +72,9 @@ class Quadrature {
             by_eta_.assign(laplace.rows.n, 0.0);
             by_params_.assign(laplace.family.parameters(), vec(laplace.rows.n));
         }
+        if (want) laplace.by_parameters();
         if (canonical(laplace.family)) all_levels(CanonicalKernel{laplace}, want);
-        else switch (laplace.family.parameters()) {
+        else switch (want ? laplace.family.parameters() : 0) {
             case 0: all_levels(JetKernel<0>{laplace}, want); break;
             case 1: all_levels(JetKernel<1>{laplace}, want); break;
             default: all_levels(JetKernel<2>{laplace}, want);
@@ -142,6 +144,40 @@ class Quadrature {
         out.erase(std::remove_if(out.begin(), out.end(), [](const auto& b) { return b.empty(); }), out.end());
         return out;
     }
+    // Among equal singular values any axes would do; the choice must not depend on rounding, so it is the coordinate axes'
+    // images in their subspace, made orthogonal one after the other.
+    static void settle_axes(Svd& d) {
+        const int k = d.k;
+        for (int first = 0, end; first < k; first = end) {
+            end = first + 1;
+            while (end < k && d.s[first] - d.s[end] <= 4e-13 * d.s[0]) ++end;
+            const int size = end - first;
+            if (size == 1 || !(d.s[first] > 0)) continue;
+            vec turn;  // size x size; a new axis in terms of the old ones after the other
+            for (int e = 0; e < k && static_cast<int>(turn.size()) < size * size; ++e) {
+                vec c(size);
+                for (int a = 0; a < size; ++a) c[a] = d.u[e + (first + a) * k];
+                for (std::size_t b = 0; b < turn.size(); b += size) {
+                    const double along = dot<0>(turn.data() + b, c.data(), size);
+                    for (int a = 0; a < size; ++a) c[a] -= along * turn[b + a];
+                }
+                const double length = std::sqrt(dot<0>(c.data(), c.data(), size));
+                if (length < 1e-6) continue;
+                for (double v : c) turn.push_back(v / length);
+            }
+            if (static_cast<int>(turn.size()) < size * size) continue;
+            turn_columns(d.u, k, first, size, turn);
+            turn_columns(d.v, k, first, size, turn);
+        }
+    }
+    static void turn_columns(vec& m, int k, int first, int size, const vec& turn) {
+        for (int r = 0; r < k; ++r) {
+            vec row(size, 0.0);
+            for (int b = 0; b < size; ++b)
+                for (int a = 0; a < size; ++a) row[b] += m[r + (first + a) * k] * turn[b * size + a];
+            for (int b = 0; b < size; ++b) m[r + (first + b) * k] = row[b];
+        }
+    }
     void turn(const vec& lambda) {
         const int k = k_;
         axes_.clear();
@@ -152,6 +188,7 @@ class Quadrature {
             for (int c = 0; c < size; ++c)
                 for (int x = 0; x < size; ++x) block[c + x * size] = lambda[index[c] * k + index[x]];
             axes_.push_back({index, svd(size, block)});
+            settle_axes(axes_.back().svd);
             for (int c = 0; c < size; ++c)
                 for (int x = 0; x < size; ++x) v[index[c] * k + index[x]] = axes_.back().svd.v[c + x * size];
         }

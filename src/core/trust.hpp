@@ -74,9 +74,12 @@ class TrustRegion {
 
     double noise() const { return noise_; }
 
+    // whether there is a deviance with derivatives
     bool evaluate_at(const std::vector<vec>& lambda) {
         current_ = false;
-        return std::isfinite(ev_.deviance(lambda, y_, true));
+        if (!std::isfinite(ev_.deviance(lambda, y_, true))) return false;
+        const std::vector<vec>& g = ev_.gradient();
+        return std::all_of(g.begin(), g.end(), all_finite);
     }
     void accept(const std::vector<vec>& lambda) {
         lambda_ = lambda;
@@ -266,6 +269,7 @@ class TrustRegion {
             }
         }
         const vec e = eigen(r, h);
+        if (r > 0 && !std::isfinite(e[0])) return done(out_.iterations > 1 ? 2 : 3);  // no curvature: no step from here
         out_.min_curvature = r ? e[0] : std::numeric_limits<double>::infinity();
         remember_weakest(dirs, h);
         const Step newton = trust_step(h, e, g, std::numeric_limits<double>::max());
@@ -274,6 +278,7 @@ class TrustRegion {
             const Step step = trust_step(h, e, g, radius_);
             const bool last = step.interior && step.decrease < std::max(stop_decrement, noise());
             if (r == 0) return done(0);
+            if (!all_finite(step.d)) return done(out_.iterations > 1 ? 2 : 3);
             const std::vector<vec> next = moved(dirs, step.d);
             const bool good = evaluate_at(next);
             const double gain = good ? f_ - ev_.value : -1;

@@ -31,6 +31,8 @@ _HOMES = {
     "MissingRowsWarning": "errors",
     "KnownCovariance": "relatives",
     "pedigree": "relatives",
+    "student": "families",
+    "tweedie": "families",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from .errors import OptionError as OptionError
     from .errors import RankWarning as RankWarning
     from .errors import SingularFitWarning as SingularFitWarning
+    from .families import student as student
+    from .families import tweedie as tweedie
     from .fit import Fit as Fit
     from .model import Model as Model
     from .model import glmer as glmer

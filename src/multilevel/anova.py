@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from .side_terms import SideTerm, matrices, only_treatment, terms_of
 
 if TYPE_CHECKING:
     from .fit import Fit
+    from .model import Model
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -48,14 +50,19 @@ def drop1(fit: Fit, ddf: str = "satterthwaite", test: str = "F") -> Any:
         hint = nearest(test, DROP1_TESTS)
         raise OptionError(f"test {test!r} is not known; {hint or 'allowed are F and LRT'}")
     test = DROP1_TESTS[test]
-    every, intercept = terms_of(fit, fit.design.remake.fixed)
-    terms = [term for term in every if not any(term.marginal_to(other) for other in every)]
+    every, terms, intercept = droppable(fit)
     if test == "LRT":
         return _likelihood_ratios(fit, every, terms, intercept)
     identity = np.eye(len(fit.design.names))
     where = [_kept(fit, term) for term in terms]
     rows = _type1(fit, where) if len(every) == 1 else [identity[columns] for columns in where]
     return _table(fit, terms, rows, ddf)
+
+
+def droppable(fit: Fit) -> tuple[list[SideTerm], list[SideTerm], bool]:
+    """Terms of the fixed side, those of them that no other contains, and whether there is an intercept."""
+    every, intercept = terms_of(fit, fit.design.remake.fixed)
+    return every, [term for term in every if not any(term.marginal_to(other) for other in every)], intercept
 
 
 def _table(fit: Fit, terms: list[SideTerm], rows: list[Array], ddf: str) -> Any:
@@ -78,21 +85,38 @@ def _table(fit: Fit, terms: list[SideTerm], rows: list[Array], ddf: str) -> Any:
 
 def _likelihood_ratios(fit: Fit, every: list[SideTerm], terms: list[SideTerm], intercept: bool) -> Any:
     """The model by maximum likelihood beside the models without each term."""
-    from scipy.special import chdtrc
 
+    def criterion(model: Model) -> float:
+        return model.engine(fit.engine.threads).fit(False).criterion
+
+    criteria, df = [criterion(fit.model)], [0]
+    for smaller, lost in without_terms(fit, every, terms, intercept):
+        criteria.append(criterion(smaller))
+        df.append(lost)
+    return ratio_table(fit, terms, criteria, df)
+
+
+def without_terms(
+    fit: Fit, every: list[SideTerm], terms: list[SideTerm], intercept: bool
+) -> Iterator[tuple[Model, int]]:
+    """The models without each of `terms`, and how many coefficients they lack."""
     design = fit.rows_of_data()
-    criterion = [fit.model.engine(fit.engine.threads).fit(False).criterion]
-    df = [0]
     for term in terms:
         left = [other.side.removeprefix("0 + ") for other in every if other is not term]
         [(full, _)] = matrices(fit, [" + ".join(["1" if intercept else "0", *left])])
         lost = dependent_columns(full)
-        kept = [i for i in range(full.shape[1]) if i not in lost]
+        thresholds = intercept and "Intercept" not in design.all_names  # of an ordinal response stand in its place
+        kept = [i for i in range(full.shape[1]) if i not in lost and not (thresholds and i == 0)]
         names = tuple(f"column {i}" for i in kept)  # never shown
         smaller = fit.model.with_design(replace(design, X=np.ascontiguousarray(full[:, kept]), names=names))
-        criterion.append(smaller.engine(fit.engine.threads).fit(False).criterion)
-        df.append(len(design.names) - len(kept))
-    lrt = np.maximum(np.array(criterion) - criterion[0], 0.0)
+        yield smaller, len(design.names) - len(kept)
+
+
+def ratio_table(fit: Fit, terms: list[SideTerm], criteria: Sequence[float], df: Sequence[int]) -> Any:
+    """Frame of likelihood-ratio tests from -2 log-likelihoods, the fit's first."""
+    from scipy.special import chdtrc
+
+    lrt = np.maximum(np.array(criteria) - criteria[0], 0.0)
     freedom = np.array(df, dtype=np.float64)
     freedom[0] = lrt[0] = np.nan
     npar = fit.npar - np.array(df)
@@ -101,7 +125,7 @@ def _likelihood_ratios(fit: Fit, every: list[SideTerm], terms: list[SideTerm], i
         {
             "term": np.array(["<none>", *(term.label for term in terms)], dtype=object),
             "npar": npar,
-            "aic": np.array(criterion) + 2 * npar,
+            "aic": np.array(criteria) + 2 * npar,
             "lrt": lrt,
             "df": freedom,
             "p_value": np.where(freedom > 0, chdtrc(freedom, lrt), np.nan),

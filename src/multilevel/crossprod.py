@@ -363,7 +363,8 @@ def _merge(
     only = design.terms[terms[0]]
     levels = len(only.levels)
     if k == 1 and only.Z is None:
-        return Group(name, (terms[0],), (slice(0, 1),), levels, 1, np.eye(1)), None, [[0]], [(terms[0], [0])]
+        own = structures[terms[0]].components()
+        return Group(name, (terms[0],), (slice(0, 1),), levels, 1, np.eye(1)), None, own, [(terms[0], i) for i in own]
     blocks = [np.ones((len(design.y), 1)) if (z := design.terms[t].Z) is None else z for t in terms]
     basis = np.zeros((k, k))
     slices, parts, owners, at = [], [], [], 0

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 COOK_LOOK, COOK_PROBLEM = 0.5, 1.0  # one: moved to about the edge of a 50 % confidence region (Cook 1977)
 FEW_LOOK, FEW_PROBLEM = 12.0, 20.0  # over the number of groups: with few of them each one weighs, and normal ones reach this
+TELLING = 0.1  # share of the variance that the mode of a level must have, for its size to be judged
 GROUP_ROWS = 20_000  # rows above which groups are not left out one by one here
 GROUP_WORK = 1e10  # operations: the same
 
@@ -34,14 +35,15 @@ def standardised_modes(fit: Fit, t: int, i: int) -> Array | None:
     """(J,) conditional modes of one effect over the sd the model gives them; None where its variance is zero.
 
     The variance of a mode is that of the effect less its conditional variance (shrinkage), so that groups of different
-    size can be compared.
+    size can be compared. In a generalised model it is an estimate itself, from the curvature at the mode: levels whose rows
+    tell next to nothing are left out (NaN), as they would be divided by next to nothing.
     """
     term, variance = fit.design.terms[t], float(fit.random_cov()[t][i, i])
     if not variance > 0:
         return None
     scales = level_scales(fit, term.group)
     left = (variance if scales is None else variance * scales) - fit._conditional_cov[t][:, i, i]
-    known = left > 1e-6 * variance
+    known = left > (TELLING if fit.generalised else 1e-6) * variance
     if not known.any():
         return None
     return np.asarray(np.where(known, fit.optimum.b[t][:, i] / np.sqrt(np.where(known, left, 1.0)), np.nan))

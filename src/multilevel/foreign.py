@@ -101,7 +101,9 @@ def from_narwhals(series: Any) -> pd.Series[Any]:
         return pd.Series(pd.arrays.BooleanArray(series.fill_null(False).to_numpy().copy(), mask.copy()))
     if isinstance(dtype, nw.Enum):
         texts = series.cast(nw.String).to_numpy()
-        return pd.Series(pd.Categorical(texts, categories=list(dtype.categories)))
+        out = pd.Series(pd.Categorical(texts, categories=list(dtype.categories)))
+        out.attrs["enum"] = True  # its categories stand in an order that somebody wrote down
+        return out
     if isinstance(dtype, nw.Categorical):
         if type(series.to_native()).__module__.startswith("pyarrow"):
             return pd.Series(series.to_native().to_pandas())

@@ -8,7 +8,7 @@ predictions are means of the response (of a proportion, where it counts successe
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .generalised_verbs import LinkVerbs, refuse
 if TYPE_CHECKING:
     from .checks import Checks
     from .families import Family
+    from .generalised_condition import LinkConditioned
     from .generalised_plots import LinkPlots
     from .laplace import Coefficients
 
@@ -35,10 +36,10 @@ class GeneralisedFit(LinkVerbs):
 
     @property
     def family(self) -> Family:
-        """Distribution and link."""
+        """Distribution and link; degrees of freedom (``df``) or power that were estimated stand at their estimate."""
         family = self._model.distribution
         assert family is not None
-        return family
+        return family if family.shape is None else family.at_shape(float(self._optimum.residual[-1]))
 
     @cached_property
     def coefficients(self) -> Coefficients:
@@ -83,6 +84,21 @@ class GeneralisedFit(LinkVerbs):
         with self._engine.lock:
             state = self._engine.state(False, self._optimum.engine_lambdas)
             return np.asarray(self._optimum.vcov - self._engine.vcov_beta(state, 1.0))
+
+    @cached_property
+    def weighted(self) -> bool:
+        """Whether the model was given weights: prior ones, or the trials of proportions."""
+        from .generalised_rows import proportions
+
+        d = self.rows_of_data()
+        return d.weights is not None or proportions(self)
+
+    @cached_property
+    def following(self) -> tuple[Array, ...]:
+        """Per term: derivative of the modes by all parameters but the fixed effects; see `generalised_uncertainty`."""
+        from .generalised_uncertainty import following
+
+        return following(self)
 
     # -- per row ------------------------------------------------------------------------------------------
 
@@ -160,7 +176,11 @@ class GeneralisedFit(LinkVerbs):
             return self._aligned(raw)
         weights = 1.0 if d.weights is None else d.weights
         if kind == "pearson":
-            return self._aligned(raw * np.sqrt(weights / self._variance(eta, first, second)))
+            if not self.family.finite_variance:
+                refuse(f"a Pearson residual of Student's t with df {self.family.df:.3g}, whose variance is infinite,",
+                       "use 'quantile'")  # fmt: skip
+            least = np.finfo(float).tiny  # a mean at the end of its range leaves no variance, and no residual
+            return self._aligned(raw * np.sqrt(weights / np.maximum(self._variance(eta, first, second), least)))
         return self._aligned(np.sign(raw) * np.sqrt(np.maximum(weights * self._row_deviance(eta, first), 0)))
 
     def augment(self) -> Any:
@@ -174,7 +194,9 @@ class GeneralisedFit(LinkVerbs):
 
         added = {".linear": self.fitted("link")}
         if self.family.name != "ordinal":
-            added = {".fitted": self.fitted(), **added, ".resid": self.residuals(), ".pearson": self.residuals("pearson")}
+            added = {".fitted": self.fitted(), **added, ".resid": self.residuals()}
+            if self.family.finite_variance:
+                added[".pearson"] = self.residuals("pearson")
         data = self._model.data
         if data is None:
             return _with_columns(None, self.design.kind, (), added)
@@ -237,6 +259,38 @@ class GeneralisedFit(LinkVerbs):
             raise DataError(f"the new response must hold a finite number for each of the {d.n_input} rows of the data")
         return self._model.with_design(replace(d, y=values[d.rows])).fit(threads=threads)
 
+    def condition(self, rows: Any, *, weights: Any = None, offset: Any = None) -> LinkConditioned:
+        """Update the group effects with new rows, without refitting; see `Fit.condition`.
+
+        The parameters stay as fitted; effects are at their mode given the old and the new rows, their errors from the
+        curvature there (with ``quadrature`` too). New groups get effects of their own. Weights are those of the new rows
+        where the model has some (of proportions their trials).
+
+        Raises
+        ------
+        DataError
+            Where a value is missing or impossible in the new rows; for a fit saved without its rows, whose likelihood the
+            update needs.
+        OptionError
+            Where levels have a known covariance.
+        """
+        from .generalised_condition import condition
+
+        return condition(self, rows, weights=weights, offset=offset)
+
+    def marginaleffects_model(self, kind: str = "response") -> Any:
+        """This fit as a model of the package marginaleffects: ``avg_slopes(fit.marginaleffects_model())``.
+
+        Parameters
+        ----------
+        kind : {"response", "link"}
+            Predictions are means of the response at group effects of zero (of an ordinal response probabilities of the
+            categories), with the uncertainty of dispersion, extra zeros and thresholds; or linear predictors.
+        """
+        from .generalised_marginaleffects import as_model
+
+        return as_model(self, kind)
+
     # -- checks and shares ---------------------------------------------------------------------------------
 
     def check(self) -> Checks:
@@ -258,12 +312,18 @@ class GeneralisedFit(LinkVerbs):
         n: int = 200,
         seed: Any = 0,
         progress: bool | None = None,
+        scale: str = "link",
     ) -> Any:
-        """Intraclass correlations on the scale of the link (Nakagawa, Johnson & Schielzeth 2017).
+        """Intraclass correlations on the scale of the link (Nakagawa, Johnson & Schielzeth 2017) or of the response.
 
-        As for a linear model, with the variance of the distribution in place of sigma squared: pi^2/3 (logit), 1 (probit),
-        pi^2/6 (cloglog), ``log(1 + Var(y) / E(y)^2)`` (log link, at the mean of the model without predictors). A random
-        intercept with a level for every row is overdispersion and counts to that variance.
+        On the scale of the link as for a linear model, with the variance of the distribution in place of sigma squared:
+        pi^2/3 (logit), 1 (probit), pi^2/6 (cloglog), ``log(1 + Var(y) / E(y)^2)`` (log link, at the mean of the model without
+        predictors). A random intercept with a level for every row is overdispersion and counts to that variance.
+
+        On the scale of the response the variance of y itself is split: between groups lies that of E(y | group), averaged
+        over the fixed predictors of the rows (Goldstein, Browne & Rasbash 2002; R's QGglmm). A binomial response counts as
+        one trial. With several groups, `by_group` has the variance of the mean given one factor alone; the mean being
+        curved, these need not add up to the whole.
 
         Parameters
         ----------
@@ -274,6 +334,7 @@ class GeneralisedFit(LinkVerbs):
             Percentile limits of a parametric bootstrap; every one of its n refits is a search of its own.
         n, seed, progress
             Of the bootstrap.
+        scale : {"link", "response"}
 
         Returns
         -------
@@ -283,13 +344,14 @@ class GeneralisedFit(LinkVerbs):
         Raises
         ------
         OptionError
-            Without random effects; for families and links without such a variance.
+            Without random effects; for families and links without such a variance (scale="response" is for all but
+            ordinal).
         DataError
             For a fit saved without its rows.
         """
         from .generalised_shares import icc
 
-        return icc(self, by_group, level, interval, n, seed, progress)
+        return icc(self, by_group, level, interval, n, seed, progress, scale)
 
     def r2(
         self,
@@ -298,8 +360,9 @@ class GeneralisedFit(LinkVerbs):
         n: int = 200,
         seed: Any = 0,
         progress: bool | None = None,
+        scale: str = "link",
     ) -> Any:
-        """Marginal and conditional R squared on the scale of the link; variances and parameters as for `icc`.
+        """Marginal and conditional R squared; scales, variances and parameters as for `icc`.
 
         Returns
         -------
@@ -308,22 +371,41 @@ class GeneralisedFit(LinkVerbs):
         """
         from .generalised_shares import r2
 
-        return r2(self, level, interval, n, seed, progress)
+        return r2(self, level, interval, n, seed, progress, scale)
+
+    def influence(
+        self,
+        group: str | None = None,
+        *,
+        refit: bool = False,
+        variances: bool | None = None,
+        progress: bool | None = None,
+    ) -> Any:
+        """What changes when a row, or all rows of a group, are left out; without refitting.
+
+        Parameters as for a linear model (`Fit.influence`). Rows: one step in the working linear model with covariances and
+        weights held. Groups: two Newton steps of the likelihood without the group, in all parameters;
+        `multilevel.generalised_influence` says how far they are from refits.
+
+        Returns
+        -------
+        frame
+            By row: leverage, std_residual (Pearson residual over its sd), cooks (as lme4's), cooks_fixed, dffits, dfbetas_*.
+            By group: level, rows, cooks, dfbetas_*; sd(...), cor(...) and the coefficients of `extra` without the group
+            (not with variances=False, the working linear model for groups too, which is quicker and less exact).
+        """
+        from .generalised_influence import influence
+
+        return influence(self, group, refit, variances, progress)
 
     @property
     def plot(self) -> LinkPlots:
-        """Plots: ``fit.plot.caterpillar()``; others are for the gaussian family."""
+        """Plots, as ``fit.plot.check()``; see `multilevel.generalised_plots.LinkPlots`."""
         from .generalised_plots import LinkPlots
 
         return LinkPlots(self)
 
-    # -- what is not there yet ----------------------------------------------------------------------------
-
-    def _gaussian_only(self, *_: Any, **__: Any) -> NoReturn:
-        refuse("this", "compare models by their log-likelihoods and AIC")
-
-    influence = condition = singularity = _gaussian_only
-    marginaleffects_model = _gaussian_only
+    # -- text ---------------------------------------------------------------------------------------------
 
     def summary(self, ddf: str = "none") -> str:
         """The printed model, as text."""

@@ -216,10 +216,7 @@ def dispersion(f: Facts) -> Check:
     left = n - f.effective
     if not left > 0.1 * n:
         return Check(name, SKIPPED, "Not judged: the model has about as many effects as rows.")
-    ratio = float(f.pearson @ f.pearson) / left
-    every = [t.group for t in f.fit.design.terms]
-    simulated = draw_responses(f.fit, draws(n), every, np.random.default_rng(SEED).spawn(2)[1])
-    drawn = np.mean(standardised(f.fit, simulated) ** 2, axis=1)
+    ratio, drawn = float(f.pearson @ f.pearson) / left, drawn_ratios(f.fit)
     p = chance(ratio, drawn)
     numbers = f"ratio {ratio:.2f}, {p_text(p)}"
     if p > 0.02 or 0.8 < ratio < 1.2:
@@ -236,6 +233,13 @@ def dispersion(f: Facts) -> Check:
         f"The response varies more than the {family.name} family says ({numbers}). Standard errors are too small by about "
         f"{np.sqrt(ratio):.1f} times. {_wider(f.fit)}",
     )
+
+
+def drawn_ratios(fit: GeneralisedFit) -> Array:
+    """Mean squared Pearson residual of each of the responses simulated given all group effects."""
+    every = [t.group for t in fit.design.terms]
+    simulated = draw_responses(fit, draws(len(fit.design.rows)), every, np.random.default_rng(SEED).spawn(2)[1])
+    return np.asarray(np.mean(standardised(fit, simulated) ** 2, axis=1))
 
 
 def _wider(fit: GeneralisedFit) -> str:

@@ -20,7 +20,11 @@ __all__ = ["partly_marginal", "quantile_residuals", "tails"]
 
 Array = NDArray[np.float64]
 
-DISCRETE = ("binomial", "betabinomial", "poisson", "nbinom2", "nbinom1", "ordinal")
+DISCRETE = ("binomial", "betabinomial", "poisson", "nbinom2", "nbinom1", "ordinal", "tweedie")  # with steps
+BATCH = 2000  # rows integrated at a time
+MOST_SUMMED = 300.0  # trials of a beta-binomial count
+POINTS = 360  # of an integral
+DEPTH = 60.0  # of the log density below its peak, where its integral ends
 SMALLEST = 1e-300  # of a tail probability, some 37 standard deviations out
 
 
@@ -73,6 +77,9 @@ def steps(fit: GeneralisedFit, eta: Array) -> tuple[Array, Array, Array, Array]:
     """P(Y <= y), P(Y > y), and of a discrete response P(Y <= y - 1), P(Y > y - 1) (else the same again)."""
     y = fit.rows_of_data().y
     at = tails(fit, y, eta)
+    if fit.family.name == "tweedie":  # continuous but for the zeros
+        under, over = np.where(y > 0, at[0], 0.0), np.where(y > 0, at[1], 1.0)
+        return *at, under, over
     discrete = fit.family.name in DISCRETE or fit.family.zero != "none"
     return *at, *(tails(fit, y - 1, eta) if discrete else at)
 
@@ -110,9 +117,18 @@ def tails(fit: GeneralisedFit, y: Array, eta: Array) -> tuple[Array, Array]:
 
     share, rest = expit(second), expit(-second)
     if fit.family.zero == "hurdle":
-        zero, more = base_tails(fit.family, np.zeros(len(y)), eta, first, None)
-        below, above = np.maximum(below - zero, 0) / more, np.minimum(above / more, 1)
+        below, above = truncated(fit.family, y, eta, first, below, above)
     return np.where(y >= 0, share + rest * below, 0.0), np.where(y >= 0, rest * above, 1.0)
+
+
+def truncated(family: Family, y: Array, eta: Array, first: Array, below: Array, above: Array) -> tuple[Array, Array]:
+    """Tails of a count given that it is above zero, from those of the count."""
+    log_zero = family._log_zero(eta, first)
+    zero, more = np.exp(log_zero), -np.expm1(log_zero)
+    upper = np.clip(np.divide(above, more, out=np.zeros_like(above), where=more > 0), 0, 1)
+    rare = more < 0.5  # counts above zero: P(Y <= y) - P(Y = 0) has lost its digits
+    lower = np.where(rare, 1 - upper, np.clip((below - zero) / np.where(rare, 1.0, more), 0, 1))
+    return np.where(y > 0, lower, 0.0), np.where(y > 0, upper, 1.0)
 
 
 def _ordinal(fit: GeneralisedFit, eta: Array, y: Array) -> tuple[Array, Array]:
@@ -134,16 +150,109 @@ def base_tails(family: Family, y: Array, eta: Array, first: Array, trials: Array
     m = np.ones(len(y)) if trials is None else trials
     table: dict[str, Callable[[], Any]] = {
         "binomial": lambda: stats.binom(m, mu),
-        "betabinomial": lambda: stats.betabinom(m, mu * size, (1 - mu) * size),
         "poisson": lambda: stats.poisson(mu),
-        "nbinom2": lambda: stats.nbinom(size, size / (size + mu)),
-        "nbinom1": lambda: stats.nbinom(mu / size, 1 / (1 + size)),
         "gamma": lambda: stats.gamma(size, scale=mu / size),
         "inverse_gaussian": lambda: stats.invgauss(mu / size, scale=size),
         "beta": lambda: stats.beta(mu * size, (1 - mu) * size),
-        "student": lambda: stats.t(family.df, mu, size),
+        "student": lambda: stats.t(family.own_number, mu, size),
         "gaussian": lambda: stats.norm(mu, size),
         "lognormal": lambda: stats.lognorm(size, scale=np.exp(mu)),
     }
+    if family.name == "betabinomial":
+        return beta_binomial_tails(y, m, mu * size, (1 - mu) * size)
+    if family.name in ("nbinom2", "nbinom1"):
+        count, odds = (size, mu / size) if family.name == "nbinom2" else (mu / size, size)
+        return negative_binomial_tails(y, count, odds)
+    if family.name == "tweedie":
+        from .compound_poisson import tails as tweedie_tails
+
+        return tweedie_tails(y, mu, size, family.own_number)
     distribution = table[family.name]()
     return np.asarray(distribution.cdf(y), dtype=np.float64), np.asarray(distribution.sf(y), dtype=np.float64)
+
+
+def negative_binomial_tails(y: Array, size: Array, odds: Array) -> tuple[Array, Array]:
+    """P(Y <= y) and P(Y > y) of negative binomial counts of mean ``size * odds``, sizes without bound included."""
+    from scipy.special import betainc, betaincc
+
+    count, share = np.floor(y) + 1, odds / (1 + odds)
+    known = (count > 0) & (share > 0)
+    at = np.maximum(count, 1.0)
+    below = np.where(known, betaincc(at, size, share), count > 0)
+    return below, np.where(known, betainc(at, size, share), count <= 0)
+
+
+def beta_binomial_tails(y: Array, m: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """P(Y <= y) and P(Y > y) of beta-binomial counts: a sum over the successes, or an integral where trials are many.
+
+    Parameters
+    ----------
+    y, m, a, b : (n,) arrays
+        Successes, trials, parameters of the beta distribution.
+    """
+    below, above = (y >= 0).astype(np.float64), (y < 0).astype(np.float64)
+    y = np.floor(y)
+    inner = (y >= 0) & (y < m)
+    for many, function in ((False, _summed), (True, _integrated)):
+        rows = np.flatnonzero(inner & ((m > MOST_SUMMED) == many))
+        for start in range(0, len(rows), BATCH):
+            at = rows[start : start + BATCH]
+            below[at], above[at] = function(y[at], m[at], a[at], b[at])
+    return below, above
+
+
+def _summed(y: Array, m: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Probabilities from their ratios, which keep all digits however large the parameters are."""
+    k, (a, b, m) = np.arange(m.max()), (one[:, None] for one in (a, b, m))
+    with np.errstate(divide="ignore"):  # none beyond the trials
+        ratio = np.log(np.maximum(m - k, 0)) + np.log(a + k) - np.log(k + 1) - np.log(b + np.maximum(m - k - 1, 0))
+    log_p = np.concatenate([np.zeros((len(y), 1)), np.cumsum(ratio, axis=1)], axis=1)
+    p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    up_to = np.arange(p.shape[1]) <= y[:, None]
+    return np.where(up_to, p, 0.0).sum(axis=1), np.where(up_to, 0.0, p).sum(axis=1)
+
+
+def _integrated(y: Array, m: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """With p of the beta distribution (a, b), Y <= y if p is less than a beta variable of parameters y + 1 and m - y.
+
+    The distribution function of the wider of the two is integrated over the narrower on the scale of the logit, where the
+    integrand is a smooth bell that the trapezoidal rule sums to all digits.
+    """
+    return _beta_less(a, b, y + 1, m - y)
+
+
+def _beta_less(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+    """P(p < q) and P(p > q) of independent beta variables p (a, b) and q (c, d)."""
+    from scipy.special import betainc, betaincc, expit, polygamma
+
+    def width(one: Array, other: Array) -> Array:
+        return np.asarray(polygamma(1, np.maximum(one, 1e-100)) + polygamma(1, np.maximum(other, 1e-100)))
+
+    swap = width(a, b) < width(c, d)
+    own, rest = np.where(swap, a, c)[:, None], np.where(swap, b, d)[:, None]
+    wide, far = np.where(swap, c, a)[:, None], np.where(swap, d, b)[:, None]
+    centre = np.log(own) - np.log(rest)
+    p, q = expit(centre), expit(-centre)
+
+    def bell(step: Array) -> Array:
+        """Log density at a step from its peak."""
+        return np.asarray(-own * np.log1p(q * np.expm1(-step)) - rest * np.log1p(p * np.expm1(step)))
+
+    ends = []
+    for sign in (-1.0, 1.0):
+        low, high = np.zeros_like(centre), np.full_like(centre, 200.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            out = bell(sign * middle) < -DEPTH
+            low, high = np.where(out, low, middle), np.where(out, middle, high)
+        ends.append(sign * high)
+    step = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, POINTS)
+    weight = np.exp(bell(step))
+    weight /= weight.sum(axis=1, keepdims=True)
+    x, one_less = expit(centre + step), expit(-centre - step)
+    low_half = x < 0.5  # digits of the nearer end of the range
+    lower = np.where(low_half, betainc(wide, far, x), betaincc(far, wide, one_less))
+    upper = np.where(low_half, betaincc(wide, far, x), betainc(far, wide, one_less))
+    less, more = (weight * lower).sum(axis=1), (weight * upper).sum(axis=1)
+    return np.where(swap, more, less), np.where(swap, less, more)

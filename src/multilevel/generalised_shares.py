@@ -1,4 +1,4 @@
-"""Intraclass correlations and R squared of generalised models, on the scale of the linear predictor.
+"""Intraclass correlations and R squared of generalised models, on the scale of the linear predictor or of the response.
 
 Nakagawa, Johnson & Schielzeth (2017, J. R. Soc. Interface 14): the residual variance is that of the distribution on the
 scale of the link. A random intercept with a level for every row is overdispersion and counts to it, as there.
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, MultilevelError, MultilevelWarning, OptionError
+from .families import student_variance
 from .variance_shares import Parts, estimated, group_list, row_moments
 
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ def distribution_variance(fit: GeneralisedFit) -> float:
     if fit.design.sides.get("dispersion") is not None:
         _refuse(fit, "has a dispersion that differs between rows")
     if family.link == "identity" and family.name in ("gaussian", "lognormal", "student"):
-        factor = family.df / (family.df - 2) if family.name == "student" else 1.0
+        factor = student_variance(family.own_number) if family.name == "student" else 1.0
+        if not np.isfinite(factor):
+            _refuse(fit, f"has Student's t with {family.df:.3g} degrees of freedom, whose variance is infinite")
         return float(factor * size[0] ** 2)
-    if family.link == "log" and family.name in ("poisson", "nbinom2", "nbinom1", "gamma"):
+    if family.link == "log" and family.name in ("poisson", "nbinom2", "nbinom1", "gamma", "tweedie"):
         mean = np.exp(null_intercept(fit)) if family.name != "gamma" else 1.0
         one = np.array([np.log(mean)])
         return float(np.log1p(family.variance(one, np.log(size[:1]))[0] / mean**2))
@@ -81,10 +84,11 @@ def distribution_variance(fit: GeneralisedFit) -> float:
 
 
 def _refuse(fit: GeneralisedFit, what: str) -> None:
+    instead = "" if fit.family.name == "ordinal" else "; scale='response' has the shares of the response itself"
     raise OptionError(
-        f"icc() and r2() are not defined here: the model {what}, for which there is no variance on the scale of the link; "
-        "they work for binomial and ordinal (logit, probit, cloglog), poisson, nbinom1, nbinom2 and gamma (log), student and "
-        "lognormal"
+        f"icc() and r2() are not defined here: the model {what}, for which there is no variance on the scale of the link"
+        f"{instead}. On the scale of the link there are binomial and ordinal (logit, probit, cloglog), poisson, nbinom1, "
+        "nbinom2, tweedie and gamma (log), student and lognormal"
     )
 
 
@@ -101,7 +105,14 @@ def null_intercept(fit: GeneralisedFit) -> float:
 
 
 def icc(
-    fit: GeneralisedFit, by_group: bool, level: float, interval: str | None, n: int, seed: Any, progress: bool | None
+    fit: GeneralisedFit,
+    by_group: bool,
+    level: float,
+    interval: str | None,
+    n: int,
+    seed: Any,
+    progress: bool | None,
+    scale: str = "link",
 ) -> Any:
     """Intraclass correlations; see `GeneralisedFit.icc`."""
     from .model import check_flag
@@ -110,7 +121,7 @@ def icc(
     names = group_list(fit)
     if not names:
         raise OptionError("the model has no random effects, so there is no intraclass correlation; r2() works")
-    table = _table(fit, "icc_by_group" if by_group else "icc", level, interval, n, seed, progress)
+    table = _table(fit, "icc_by_group" if by_group else "icc", level, interval, n, seed, progress, scale)
     kinds = np.array(["adjusted", "conditional"], dtype=object)
     if not by_group:
         return fit._frame({"kind": kinds, **table})
@@ -119,21 +130,40 @@ def icc(
     )
 
 
-def r2(fit: GeneralisedFit, level: float, interval: str | None, n: int, seed: Any, progress: bool | None) -> Any:
+def r2(
+    fit: GeneralisedFit,
+    level: float,
+    interval: str | None,
+    n: int,
+    seed: Any,
+    progress: bool | None,
+    scale: str = "link",
+) -> Any:
     """Marginal and conditional R squared; see `GeneralisedFit.r2`."""
-    table = _table(fit, "r2", level, interval, n, seed, progress)
+    table = _table(fit, "r2", level, interval, n, seed, progress, scale)
     return fit._frame({"kind": np.array(["marginal", "conditional"], dtype=object), **table})
 
 
 def _table(
-    fit: GeneralisedFit, what: str, level: float, interval: str | None, n: int, seed: Any, progress: bool | None
+    fit: GeneralisedFit,
+    what: str,
+    level: float,
+    interval: str | None,
+    n: int,
+    seed: Any,
+    progress: bool | None,
+    scale: str,
 ) -> dict[str, Array]:
+    from .generalised_response_shares import response_parts
     from .variance_shares import _check
 
     _check(level, interval, n)
-    out = {"estimate": getattr(parts(fit), what)()[0]}
+    if scale not in ("link", "response"):
+        raise OptionError(f"scale {scale!r} is not known; allowed are 'link', 'response'")
+    of = parts if scale == "link" else response_parts
+    out = {"estimate": getattr(of(fit), what)()[0]}
     if interval is not None:
-        draws = np.array([getattr(parts(one), what)()[0] for one in refits(fit, n, seed, progress)])
+        draws = np.array([getattr(of(one), what)()[0] for one in refits(fit, n, seed, progress)])
         out["conf_low"], out["conf_high"] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return out
 

@@ -35,8 +35,13 @@ def pack(fit: Fit, data: bool, arrays: dict[str, Array]) -> dict[str, Any] | Non
 
     if not isinstance(fit, GeneralisedFit):
         return None
-    d, family = fit.design, fit.family
+    d, family = fit.design, fit.model.distribution
+    assert family is not None
     arrays |= {"residual": fit.optimum.residual, "residual_vcov": fit.optimum.residual_vcov}
+    o = fit.optimum
+    if len(o.joint_vcov) == len(o.beta) + len(o.residual) + len(o.moves):  # not of a file of an older version
+        arrays |= {"joint_vcov": o.joint_vcov, "moves": o.moves}
+        arrays |= {f"following{t}": one for t, one in enumerate(fit.following)}
     if data:
         working = fit.engine.blocks.rows.weights
         assert working is not None
@@ -48,7 +53,9 @@ def pack(fit: Fit, data: bool, arrays: dict[str, Array]) -> dict[str, Any] | Non
         "link": family.link,
         "zero": family.zero,
         "df": family.df,
+        "power": family.power,
         "quadrature": fit.model._quadrature,
+        "weighted": fit.weighted,
         "names": list(fit.coefficients.names),
         "labels": list(d.labels),
         "sides": {what: list(names) for what, (_, names) in d.sides.items()},
@@ -63,10 +70,12 @@ def family_in(header: Mapping[str, Any]) -> Family | None:
     if saved is None:
         need(header["family"] == "gaussian", "its family is of a newer version")
         return None
-    name, link, zero, df = header["family"], saved["link"], saved["zero"], saved["df"]
+    name, link, zero = header["family"], saved["link"], saved["zero"]
+    df, power = saved["df"], saved.get("power")
     need(name in FAMILIES and link in FAMILIES[name] and zero in ZEROS, "its family is of a newer version")
-    need(type(df) is float and 2 < df < 1e6, "the degrees of freedom of its family are wrong")
-    return Family(name, link, zero, df)
+    need(df is None or (type(df) is float and 1 < df < np.inf), "the degrees of freedom of its family are wrong")
+    need(power is None or (type(power) is float and 1 < power < 2), "the power of its family is wrong")
+    return Family(name, link, zero, df if name == "student" else None, power)  # a df of all families in earlier files
 
 
 def nodes_in(saved: Mapping[str, Any]) -> int:
@@ -95,7 +104,12 @@ def with_parameters(optimum: Optimum, saved: Mapping[str, Any], arrays: Mapping[
     m = len(saved["names"])
     values = shaped(arrays, "residual", (m,))
     need(bool(np.isfinite(values).all()), "a coefficient is no number")
-    return replace(optimum, residual=values, residual_vcov=shaped(arrays, "residual_vcov", (m, m)))
+    optimum = replace(optimum, residual=values, residual_vcov=shaped(arrays, "residual_vcov", (m, m)))
+    if "joint_vcov" not in arrays:
+        return optimum
+    moves = shaped(arrays, "moves", (len(arrays["moves"]), sum(len(one) ** 2 for one in optimum.engine_lambdas)))
+    size = len(optimum.beta) + m + len(moves)
+    return replace(optimum, joint_vcov=shaped(arrays, "joint_vcov", (size, size)), moves=moves)
 
 
 def with_response(
@@ -127,15 +141,35 @@ def coefficients(saved: Mapping[str, Any]) -> Coefficients:
     return Coefficients(tuple(names), [], np.eye(len(names)), np.zeros(len(names)))
 
 
-def finished(fit: GeneralisedFit, saved: Mapping[str, Any]) -> GeneralisedFit:
+def options_of(fit: Fit) -> dict[str, Any]:
+    """Options of the model of a fit read from a file that say its family."""
+    family, sides = fit.model.distribution, fit.design.remake.extra
+    assert family is not None
+    given: dict[str, Any] = {"family": replace(family, zero="none")}
+    if "dispersion" in sides:
+        given["dispersion"] = f"~ {sides['dispersion']}"
+    if "zi" in sides:
+        given["hurdle" if family.zero == "hurdle" else "zi"] = f"~ {sides['zi']}"
+    return given
+
+
+def finished(fit: GeneralisedFit, saved: Mapping[str, Any], arrays: Mapping[str, Array]) -> GeneralisedFit:
     """A fit read from a file: without its rows its coefficients have names only."""
     held, sides = coefficients(saved), fit.design.sides
     parts = ["dispersion"] * (fit.family.dispersion is not None) + ["zi"] * (fit.family.zero != "none")
     expected = sum(len(sides[what][1]) if what in sides else 1 for what in parts)
+    family = fit.model.distribution
+    expected += int(family is not None and family.shape is not None)
     if fit.family.name == "ordinal":
         expected = len(fit.design.labels) - 1
     need(len(held.names) == expected and set(sides) <= set(parts), "the coefficients disagree with the family")
+    if "joint_vcov" in arrays:
+        rest = len(fit.optimum.joint_vcov) - len(fit.optimum.beta)
+        made = [shaped(arrays, f"following{t}", (*b.shape, rest)) for t, b in enumerate(fit.optimum.b)]
+        fit.__dict__["following"] = tuple(made)
     if fit.design.y is None:
+        need(type(saved.get("weighted", False)) is bool, "it does not say whether it was weighted")
+        fit.__dict__["weighted"] = saved.get("weighted", False)
         fit.__dict__["coefficients"] = held
     else:
         need(fit.coefficients.names == held.names, "the coefficients disagree with the design")

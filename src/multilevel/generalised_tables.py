@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .families import SHAPES, shape_slope, shape_value
 from .tables import (
     LEGEND,
     STARS,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def summary_blocks(fit: GeneralisedFit) -> list[Block]:
     """Everything a summary shows, in order."""
-    scaled = None if fit.family.name == "ordinal" else residual_block(fit)
+    scaled = residual_block(fit) if fit.family.name != "ordinal" and fit.family.finite_variance else None
     blocks = [
         _heading(fit),
         criterion_block(fit),
@@ -51,8 +52,11 @@ def _heading(fit: GeneralisedFit) -> Block:
     rule = {0: "lme4's quick start, nAGQ = 0", 1: "Laplace approximation"}.get(nodes, f"adaptive quadrature, {nodes} nodes")
     how = f"maximum likelihood ({rule})" if fit.design.terms else "maximum likelihood"
     zeros = {"none": "", "inflated": ", zero-inflated", "hurdle": ", hurdle at zero"}[fit.family.zero]
+    family = fit.model.distribution
+    fixed = "" if family is None or family.name not in SHAPES or family.shape else f", {SHAPES[family.name]} fixed at "
+    fixed += f"{getattr(family, SHAPES[fit.family.name]):g}" if fixed else ""
     lines = [
-        f"Family: {fit.family.name} ({fit.family.link}){zeros}",
+        f"Family: {fit.family.name} ({fit.family.link}){zeros}{fixed}",
         f"Formula: {' '.join(clean(fit.formula).split())}",
     ]
     return Block(f"{kind} fit by {how}", notes=tuple(lines))
@@ -65,12 +69,19 @@ def _extra(fit: GeneralisedFit) -> Block | None:
     estimate, error = fit.optimum.residual, np.sqrt(np.diag(fit.optimum.residual_vcov))
     texts = numbers([*readable(estimate, error), *error])
     rows = tuple(zip(map(clean, names), texts[: len(names)], texts[len(names) :], strict=True))
+    notes: tuple[str, ...] = ()
+    family = fit.model.distribution
+    shape = None if family is None else family.shape
     title = "Thresholds:" if fit.family.name == "ordinal" else "Dispersion (log scale) and extra zeros (logit scale):"
     if fit.family.name != "ordinal" and fit.family.zero == "none":
         title = f"Dispersion: log of the {fit.family.dispersion}"
+        if shape is not None:
+            title += {"df": ", log of df - 1", "power": ", scaled logit of the power"}[shape]
+            value, slope = shape_value(shape, float(estimate[-1])), shape_slope(shape, float(estimate[-1]))
+            notes = (f"{shape} {value:.4g} (std. error {slope * error[-1]:.2g})",)
     elif fit.family.name != "ordinal" and fit.family.dispersion is None:
         title = "Extra zeros (logit scale):"
-    return Block(title, ("", "Estimate", "Std. Error"), rows, "lrr")
+    return Block(title, ("", "Estimate", "Std. Error"), rows, "lrr", notes)
 
 
 def _fixed(fit: GeneralisedFit) -> Block | None:

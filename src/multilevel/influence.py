@@ -9,7 +9,7 @@ Christensen, Pearson & Johnson 1992, Technometrics 34(1); Demidenko & Stukel 200
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .predict import group_names
 if TYPE_CHECKING:
     from .design import Design
     from .fit import Fit
+    from .generalised import GeneralisedFit
     from .reml import Engine
     from .residuals import Residual, Whitener
 
@@ -87,9 +88,13 @@ class Rows:
 
 
 def engine_rows(fit: Fit) -> Rows:
-    """The rows in the engine's coordinates."""
+    """The rows in the engine's coordinates; of a generalised model those of its working linear model."""
     from .structured import StructuredEngine, entries
 
+    if fit.generalised:
+        from .generalised_influence import working_rows
+
+        return working_rows(cast("GeneralisedFit", fit))
     d, c = fit.rows_of_data(), fit.engine.blocks
     n = len(d.y)
     x = d.X @ c.x_basis

@@ -26,9 +26,7 @@ def confint(
 
     check_level(level)
     if method == "profile":
-        from .profiles import profile
-
-        return profile(fit, which, progress).confint(level)
+        return fit.profile(which, progress).confint(level)
     if method == "wald":
         table = fit.fixef_columns(level, ddf)
         columns = {n: np.asarray(table[n]) for n in ("term", "estimate", "conf_low", "conf_high")}
@@ -44,12 +42,11 @@ def _bootstrap(
     fit: Fit, level: float, which: Any, progress: bool | None, *, interval: str, **options: Any
 ) -> dict[str, Any]:
     from . import bootstrap_intervals
-    from .bootstrap import bootstrap
     from .sd_scale import chosen, parameters_of
 
     chosen(parameters_of(fit), which)  # a wrong name is told before the draws, not after
     bootstrap_intervals.check_kind(interval)
-    boot = bootstrap(fit, **options, progress=progress)
+    boot = fit.bootstrap(**options, progress=progress)
     low, high = bootstrap_intervals.interval(boot, level, interval)
     return {
         "term": np.array(boot.names, dtype=object),

@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import crossprod, optimise
-from .covariance import Structure, lower_triangular
-from .errors import ConvergenceWarning, DataError, OptionError, listing, users_level
-from .laplace_start import starts
-from .optimise import STATUS, Direction, Evidence
+from . import crossprod, laplace_structured, optimise
+from .covariance import lower_triangular
+from .errors import ConvergenceWarning, DataError, listing, users_level
+from .families import shape_limit
+from .laplace_coordinates import Coordinates
+from .laplace_joint import Joint as Joint
+from .laplace_joint import covariance
+from .laplace_start import in_units, starts, unit_of
+from .laplace_working import WorkingEngine, observed_core
+from .optimise import STATUS, Evidence
 from .reml import Engine, Optimum
 
 if TYPE_CHECKING:
@@ -30,10 +35,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MAX_EVALUATIONS = 500
+MOVED = 1e-4  # relative step of the last Newton steps from which the Hessian is computed anew
 SETTLED = 1e-6  # gain in deviance of one more Newton step that is none
-STEP = 1e-3  # of differences of the exact gradient: truncation of a millionth, and ten times less of its rounding than 1e-4
 RUNAWAY = 1e-6  # curvature, over the largest, under which a dispersion or a share of zeros runs to infinity
-FLATTEST = 1e-10  # curvature, over the largest, that counts as none
+FEW_ROWS = 20_000  # up to which a variance of zero is doubted by further searches
 SMALLEST_WEIGHT = 1e-10  # of a row in the working linear model
 
 
@@ -70,15 +75,12 @@ class LaplaceEngine:
         self.family, self.design = family, design
         self.lock = threading.RLock()
         crossprod.check_range(design)
-        kinds = [t.structure for t in design.terms if not Structure(t.structure, len(t.names)).free]
-        if kinds or design.known:
-            what = f"{kinds[0]}()" if kinds else "a known covariance of levels"
-            raise OptionError(
-                f"{what} is available for the gaussian family only in this version; use (x | g) or (x || g)"
-            )
-        merged = crossprod.merged_groups(design)
+        self.unit = unit_of(design, family)
+        merged = in_units(crossprod.merged_groups(design), self.unit)
         self.groups, self.codes, self.z, self.components, self.owners, self.structures = merged
-        self.x_basis = crossprod.whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
+        self.terms = Coordinates(self.groups, self.structures)
+        self.priors, self.prior_log_det = crossprod.known_priors(design, self.groups)
+        self.x_basis = self.unit * crossprod.whitening(design.X) if design.X.shape[1] else np.zeros((0, 0))
         self.x = np.ascontiguousarray(design.X @ self.x_basis)
         self.coefficients = coefficients_of(design, family)
 
@@ -93,8 +95,9 @@ class LaplaceEngine:
         d = self.design
         levels = [g.levels for g in self.groups]
         offset = None if d.offset is None else np.ascontiguousarray(d.offset)
+        known = {"priors": self.priors, "prior_log_det": self.prior_log_det} if self.priors else {}
         return _core.GlmmState(
-            self.codes, self.z, levels, self.x, d.y, d.trials, d.weights, offset, self.family.kernel, self.threads
+            self.codes, self.z, levels, self.x, d.y, d.trials, d.weights, offset, self.family.kernel, self.threads, **known
         )
 
     # -- the fit ----------------------------------------------------------------------------------------------
@@ -111,27 +114,67 @@ class LaplaceEngine:
         """
         state = self.state()
         best, spent = self._search(state, start, max_evaluations)
-        joint = Joint(self, state, best["lambdas"], best["plain"])
-        hessian = joint.hessian()
-        if hessian is not None:
-            joint.polish(hessian)
-            hessian = joint.hessian()
+        return self.finish(state, best, spent, max_evaluations)
+
+    def finish(
+        self, state: Any, best: dict[str, Any], spent: int, limit: int = MAX_EVALUATIONS
+    ) -> tuple[Optimum, Engine]:
+        """The optimum and the working linear model from what a search found: Newton steps, certificate, standard errors."""
+        joint, hessian = self._polished(state, best)
+        if self.terms and hessian is not None and joint.size:
+            better, more = laplace_structured.leave_saddle(self, state, joint, hessian, best, limit)
+            spent += more
+            if better is not None:
+                best = better
+                joint, hessian = self._polished(state, best)
         evidence = self._evidence(best, spent, joint, hessian)
         return self._optimum(state, joint, hessian, evidence)
 
+    def _polished(self, state: Any, best: dict[str, Any]) -> tuple[Joint, Array | None]:
+        """The best point after Newton steps in all coordinates, and the Hessian there."""
+        if "u" in best:
+            state.u = best["u"]
+        joint = Joint(self, state, best["lambdas"], best["plain"], best.get("a"))
+        hessian = joint.hessian()
+        if hessian is not None and joint.polish(hessian) > MOVED:
+            hessian = joint.hessian()
+        return joint, hessian
+
     def _search(self, state: Any, start: tuple[Array, ...] | None, limit: int) -> tuple[dict[str, Any], int]:
+        """The best of several searches; structured terms by a search round them (`laplace_structured`)."""
+        if not self.terms:
+            return self._free_search(state, start, limit, self.components)
+        components = self.components if start is not None else [*self.components, *self.terms.singles()]
+        free, spent = self._free_search(state, start, limit, components)
+        first = None if start is None else self.terms.of(self._engine_lambdas(start))
+        best, more = laplace_structured.search(self, state, free, first, limit)
+        return best, spent + more
+
+    def _free_search(
+        self, state: Any, start: tuple[Array, ...] | None, limit: int, components: list[tuple[int, list[int]]]
+    ) -> tuple[dict[str, Any], int]:
         best: dict[str, Any] | None = None
         spent = 0
+
+        def attempt(lambdas: list[Array], plain: Array) -> dict[str, Any]:
+            nonlocal best, spent
+            state.u = np.zeros(sum(g.levels * g.k for g in self.groups))
+            found: dict[str, Any] = state.fit(lambdas, plain, list(self.coefficients.designs), components, limit)
+            found["u"] = state.u
+            spent += found["evaluations"]
+            if found["status"] != 3 and (best is None or found["deviance"] < best["deviance"] - 1e-7):
+                best = found
+            return found
+
         for plain in starts(self, np.r_[self._first_beta(), self.coefficients.start]):
             for size in (0.5, 1.0, 0.1, 2.0) if start is None else (1.0,):
                 lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
-                state.u = np.zeros(sum(g.levels * g.k for g in self.groups))
-                found = state.fit(lambdas, plain, list(self.coefficients.designs), self.components, limit)
-                spent += found["evaluations"]
-                if found["status"] != 3 and (best is None or found["deviance"] < best["deviance"] - 1e-7):
-                    best = found
+                found = attempt(lambdas, plain)
                 if found["status"] == 0 or (found["status"] != 3 and abs(found["decrement"]) < SETTLED):
                     break
+        if start is None and best is not None and len(self.design.y) <= FEW_ROWS and self._vanished(best, components):
+            for size in (3.0, 6.0):  # a variance of zero is often one of two minima where the data say little
+                attempt([size * np.eye(g.k) for g in self.groups], best["plain"])
         if best is None or not np.isfinite(best["deviance"]):
             raise DataError(
                 "the likelihood cannot be evaluated at any start, which points to values far too large for this "
@@ -139,6 +182,11 @@ class LaplaceEngine:
                 "rescale the predictors, check the response, or choose another link"
             )
         return best, spent
+
+    @staticmethod
+    def _vanished(best: dict[str, Any], components: list[tuple[int, list[int]]]) -> bool:
+        """Whether a direction of some covariance is zero."""
+        return any(rank < len(index) for rank, (_, index) in zip(best["rank"], components, strict=True))
 
     def _engine_lambdas(self, lambdas: tuple[Array, ...]) -> list[Array]:
         out = []
@@ -156,26 +204,35 @@ class LaplaceEngine:
         if self.family.name == "ordinal" or not self.x.shape[1]:
             return np.zeros(self.x.shape[1])
         mean = float(np.mean(np.log(share))) if self.family.name == "lognormal" else float(np.average(share))
+        if self.family.name == "student":
+            mean = float(np.median(share))  # gross outliers carry a mean off
         eta = start_eta(self.family, mean)
         rest = np.full(len(d.y), eta) - (0.0 if d.offset is None else d.offset)
+        quick = np.asarray(self.x.T @ rest / len(rest), dtype=np.float64)  # the columns are orthogonal but for lost digits
+        if d.offset is None and np.abs(self.x @ quick - rest).max() < 1e-6 * (1 + abs(eta)):
+            return quick
         return np.asarray(np.linalg.lstsq(self.x, rest, rcond=None)[0], dtype=np.float64)
 
     def _evidence(self, best: dict[str, Any], spent: int, joint: Joint, hessian: Array | None) -> Evidence:
         least, most, slope, decrement = float("nan"), 0.0, float("nan"), float(best["decrement"])
         if hessian is not None:
             least, most = np.inf, 0.0
-            gradient = joint.gradient(np.zeros(joint.size))
-            if len(hessian):
-                values, vectors = np.linalg.eigh(hessian * np.outer(joint.sizes(), joint.sizes()))
+            gradient = joint.gradient(np.zeros(joint.size)) if joint.here is None else joint.here
+            sizes = joint.sizes()
+            values, vectors = np.linalg.eigh(hessian * np.outer(sizes, sizes)) if joint.size else (np.empty(0), hessian)
+            if joint.size:
                 most = float(values[-1])
-                kept = ~self._runaway(values, vectors)
+                kept = ~self._runaway(values, vectors, joint)
                 least = float(values[kept][0]) if kept.any() else most
-            if gradient is not None and len(gradient):
+            if gradient is not None and joint.size:
                 slope = float(np.abs(gradient).max())
-                decrement = float(gradient @ np.linalg.lstsq(hessian, gradient, rcond=None)[0]) / 2
+                along = vectors.T @ (sizes * gradient)
+                told = np.abs(values) > np.finfo(float).eps * len(values) * np.abs(values).max()
+                decrement = float((along[told] ** 2 / values[told]).sum()) / 2
         status = STATUS[best["status"]]
         if abs(decrement) < SETTLED and status in ("no further progress", "out of evaluations"):
             status = "converged"  # the search could not tell the deviances apart any more, the gradient can
+        weak = joint.weakest(hessian) if hessian is not None and self.terms else ""
         return Evidence(
             status,
             spent,
@@ -190,9 +247,10 @@ class LaplaceEngine:
             max(optimise.FLAT, optimise.FLAT_RELATIVE * most),
             (),
             tuple(best["trace"]),
+            weak,
         )
 
-    def _runaway(self, values: Array, vectors: Array) -> NDArray[np.bool_]:
+    def _runaway(self, values: Array, vectors: Array, joint: Joint) -> NDArray[np.bool_]:
         """Flat directions of a Hessian that belong to the dispersion or the extra zeros: their limit is reached at infinity.
 
         They take nothing from the rest of the model, so they are told by a warning and not held against the optimum.
@@ -205,16 +263,17 @@ class LaplaceEngine:
         if out.any():
             moves = np.abs(self.coefficients.basis @ vectors[-m:, out]).max(axis=1)
             named = [n for n, v in zip(self.coefficients.names, moves, strict=True) if v > 0.05 * moves.max()]
-            warnings.warn(runaway_sentence(self.family, named), ConvergenceWarning, stacklevel=users_level())
+            last = float(self.coefficients.basis[-1] @ joint.plain[-m:])
+            warnings.warn(runaway_sentence(self.family, named, last), ConvergenceWarning, stacklevel=users_level())
         return np.asarray(out)
 
     def _optimum(self, state: Any, joint: Joint, hessian: Array | None, evidence: Evidence) -> tuple[Optimum, Engine]:
-        value, *_ = joint.evaluate(np.zeros(joint.size), False)
-        p, m = self.x.shape[1], len(self.coefficients.start)
-        at = len(joint.directions)
-        cov = np.full((p + m, p + m), np.nan)
+        value = joint.settle()
+        p, at = self.x.shape[1], joint.first
+        whole = np.full((joint.size, joint.size), np.nan)
         if hessian is not None and len(hessian):
-            cov = covariance(hessian, joint.sizes())[at:, at:]
+            whole = covariance(hessian, joint.sizes())
+        cov = whole[at:, at:]
         lambdas: list[Array] = [np.empty(0)] * len(self.structures)
         modes: list[Array] = [np.empty(0)] * len(self.structures)
         u, first = state.u, 0
@@ -241,19 +300,23 @@ class LaplaceEngine:
             tuple(joint.lambdas),
             basis @ joint.plain[p:],
             basis @ cov[p:, p:] @ basis.T,
+            *joint.of_user(whole),
         )
-        return optimum, Engine.of(self._working(state), self.threads)
+        return optimum, WorkingEngine.of(self._working(state, joint.lambdas), self.threads)
 
-    def _working(self, state: Any) -> CrossProducts:
+    def _working(self, state: Any, lambdas: list[Array]) -> CrossProducts:
         """Cross-products of the linear model in the working response at the last evaluation."""
         from . import _core
 
         d = self.design
-        eta, w, score = state.rows()
-        w = np.maximum(w, SMALLEST_WEIGHT)
-        y = eta - (0.0 if d.offset is None else d.offset) + score / w
+        eta, observed, score = state.rows()
+        w = np.maximum(observed, SMALLEST_WEIGHT / self.unit**2)
+        eta = eta - (0.0 if d.offset is None else d.offset)
+        y = eta + score / w
         levels = [g.levels for g in self.groups]
-        core = _core.build(self.codes, self.z, levels, self.x, np.ascontiguousarray(y), w, self.threads)
+        y = np.ascontiguousarray(y)
+        core = _core.build(self.codes, self.z, levels, self.x, y, w, self.threads, priors=self.priors)
+        core = observed_core(self, core, eta, observed, lambdas)
         p = self.x.shape[1]
         rows = crossprod.Rows(self.codes, self.z, levels, self.x, w)
         return crossprod.CrossProducts(
@@ -269,92 +332,18 @@ class LaplaceEngine:
             len(y),
             p,
             rows,
+            self.prior_log_det,
         )
 
 
-class Joint:
-    """Covariances along their free directions and all other coordinates about one point."""
-
-    def __init__(self, engine: LaplaceEngine, state: Any, lambdas: list[Array], plain: Array) -> None:
-        self.engine, self.state, self.lambdas, self.plain = engine, state, list(lambdas), np.array(plain)
-        self._direct()
-
-    def _direct(self) -> None:
-        self.directions: list[Direction] = optimise.free_directions(self.lambdas, self.engine.components)
-        self.size = len(self.directions) + len(self.plain)
-
-    def sizes(self) -> Array:
-        """Of each coordinate, for steps and curvatures."""
-        return np.array([*(d.size for d in self.directions), *np.ones(len(self.plain))])
-
-    def evaluate(self, step: Array, want: bool) -> Any:
-        """Half the deviance with its derivatives at a step."""
-        at = len(self.directions)
-        change = optimise.combined(self.lambdas, self.directions, step[:at])
-        lambdas = [np.ascontiguousarray(m + c) for m, c in zip(self.lambdas, change, strict=True)]
-        plain = self.plain + step[at:]
-        p = self.engine.x.shape[1]
-        rows = self.engine.coefficients.rows(plain[p:])
-        return self.state.evaluate(np.ascontiguousarray(plain[:p]), lambdas, rows, want)
-
-    def gradient(self, step: Array) -> Array | None:
-        """Derivative of the deviance along everything."""
-        value, by_beta, by_lambda, by_rows = self.evaluate(step, True)
-        if not np.isfinite(value):
-            return None
-        free = [2 * float(np.vdot(by_lambda[d.group], d.matrix())) for d in self.directions]
-        more = np.zeros(len(self.engine.coefficients.start))
-        for design, rows in zip(self.engine.coefficients.designs, by_rows, strict=True):
-            more = more + 2 * (design.T @ rows)
-        return np.asarray(np.r_[free, 2 * by_beta, more], dtype=np.float64)
-
-    def hessian(self) -> Array | None:
-        """Of the deviance, by central differences of the exact gradient; None where that fails."""
-        sizes = STEP * self.sizes()
-        rows = []
-        for i, size in enumerate(sizes):
-            step = np.zeros(self.size)
-            step[i] = size
-            up, down = self.gradient(step), self.gradient(-step)
-            if up is None or down is None:
-                return None
-            rows.append((up - down) / (2 * size))
-        out = np.array(rows).reshape(self.size, self.size)
-        return np.asarray((out + out.T) / 2) if np.isfinite(out).all() else None
-
-    def polish(self, hessian: Array) -> None:
-        """Newton steps judged by the gradient, where the deviance can no longer tell."""
-        if not self.size or np.linalg.eigvalsh(hessian)[0] <= 0:
-            return
-        now = self.gradient(np.zeros(self.size))
-        for _ in range(3):
-            if now is None:
-                return
-            step = np.asarray(-np.linalg.solve(hessian, now), dtype=np.float64)
-            after = self.gradient(step)
-            if after is None or not np.abs(after).max() < 0.5 * np.abs(now).max():
-                self.evaluate(np.zeros(self.size), False)
-                return
-            change = optimise.combined(self.lambdas, self.directions, np.asarray(step[: len(self.directions)]))
-            self.lambdas = [m + c for m, c in zip(self.lambdas, change, strict=True)]
-            self.plain = self.plain + step[len(self.directions) :]
-            now = after
-
-
-def covariance(hessian: Array, sizes: Array) -> Array:
-    """Inverse of half the deviance's Hessian; a direction without curvature gets a variance that says nothing is known."""
-    scaled = hessian * np.outer(sizes, sizes) / 2
-    values, vectors = np.linalg.eigh(scaled)
-    inverse = 1 / np.maximum(values, FLATTEST * max(values[-1], 1e-300))
-    return np.asarray((vectors * inverse) @ vectors.T * np.outer(sizes, sizes))
-
-
-def runaway_sentence(family: Family, names: list[str]) -> str:
-    """What it means that coefficients of the dispersion or the extra zeros have no finite estimate."""
+def runaway_sentence(family: Family, names: list[str], last: float = 0.0) -> str:
+    """What it means that coefficients of the dispersion or the extra zeros have no finite estimate; `last`: the shape's."""
     many = len(names) > 1
     if all(name.startswith("zi[") for name in names):
         why = "in some rows the share of extra zeros is estimated as exactly zero or one"
         remedy = "a simpler zi= or hurdle= fits as well"
+    elif family.shape is not None and names == [f"{family.shape}[Intercept]"]:
+        why, remedy = shape_limit(family.shape, last)
     else:
         limit = {"nbinom1": "poisson", "nbinom2": "poisson", "betabinomial": "binomial"}.get(family.name)
         why = f"the response varies no more than in family {limit!r}" if limit else "it hardly varies about its mean"
@@ -395,6 +384,9 @@ def coefficients_of(design: Design, family: Family) -> Coefficients:
         matrix, names = design.sides.get("dispersion", (np.ones((n, 1)), ("Intercept",)))
         blocks.append((family.dispersion, matrix, names, start_dispersion(design, family)))
     zero = None
+    if family.shape is not None:
+        zero = len(blocks)
+        blocks.append((family.shape, np.ones((n, 1)), ("Intercept",), {"df": np.log(4.0), "power": 0.0}[family.shape]))
     if family.zero != "none":
         matrix, names = design.sides.get("zi", (np.ones((n, 1)), ("Intercept",)))
         share = float(np.mean(design.y == 0))
@@ -427,9 +419,17 @@ def start_dispersion(design: Design, family: Family) -> float:
         "inverse_gaussian": np.log(max(mean, 1e-300) ** 3 / var) if mean > 0 else 0.0,
         "beta": np.log(max(mean * (1 - mean) / var - 1, 1.0)),
         "betabinomial": 2.0,
+        "student": np.log(robust_sd(y)),
+        "tweedie": np.log(var) - 1.5 * np.log(max(mean, 1e-300)),
         "lognormal": np.log(max(float(np.std(np.log(np.maximum(y, 1e-300)))), 1e-8)),
     }
     return float(table[family.name] if family.name in table else np.log(np.sqrt(var)))
+
+
+def robust_sd(y: Array) -> float:
+    """Median absolute deviation, scaled to the sd of a normal variable; the sd where half of the responses are one value."""
+    found = 1.4826 * float(np.median(np.abs(y - np.median(y))))
+    return found if found > 0 else max(float(np.std(y)), 1e-150)
 
 
 def thresholds(design: Design) -> Coefficients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from .separation import refuse_separated
 
 if TYPE_CHECKING:
+    from .crossprod import Group
+    from .design import Design
+    from .families import Family
     from .laplace import LaplaceEngine
 
 Array = NDArray[np.float64]
 
 GLM_EVALUATIONS = 200
 ALMOST_NONE = -5.0  # logit of a share of extra zeros that is next to nothing
+UNITS = (1e-3, 1e3)  # sds of responses that need no unit of their own
 SAME = 1e-6  # deviances and coefficients closer than this are of one maximum
 
 
@@ -43,6 +48,31 @@ def starts(engine: LaplaceEngine, plain: Array) -> list[Array]:
         if new:
             found.append((deviance, values))
     return [values for _, values in sorted(found, key=lambda pair: pair[0])]
+
+
+def unit_of(design: Design, family: Family) -> float:
+    """Unit of the linear predictor in the engine, a power of two.
+
+    Starts and steps are of the order of one, so a response measured on the scale of the linear predictor (identity link)
+    whose sd is far from that gives the unit.
+    """
+    if family.link != "identity" or family.name not in ("student", "gamma", "inverse_gaussian"):
+        return 1.0
+    sd = float(np.std(design.y))
+    if family.name == "student" and (middle := float(np.median(np.abs(design.y - np.median(design.y))))) > 0:
+        sd = 1.4826 * middle  # gross outliers carry an sd off
+    return 1.0 if UNITS[0] < sd < UNITS[1] or not 1e-150 < sd < 1e150 else float(2.0 ** np.round(np.log2(sd)))
+
+
+def in_units(
+    merged: tuple[tuple[Group, ...], list[Any], list[Array | None], Any, Any, Any], unit: float
+) -> tuple[tuple[Group, ...], list[Any], list[Array | None], Any, Any, Any]:
+    """Merged groups (`crossprod.merged_groups`) whose effects are measured in a unit."""
+    groups, codes, z, *rest = merged
+    if unit == 1.0:
+        return merged
+    scaled = [unit * (np.ones((len(c), 1)) if one is None else one) for c, one in zip(codes, z, strict=True)]
+    return tuple(replace(g, basis=unit * g.basis) for g in groups), codes, [*scaled], *rest
 
 
 def first_values(engine: LaplaceEngine, plain: Array) -> list[Array]:

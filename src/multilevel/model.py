@@ -34,9 +34,10 @@ class Model:
         ``"math ~ homework + (homework | schid)"``; see the formula page of the documentation.
     data : data frame or dict of columns
         pandas, polars, pyarrow or anything narwhals reads. Never changed.
-    family : str
+    family : str or Family
         Distribution of the response: "gaussian" (default), "binomial", "poisson", "nbinom2", "nbinom1", "gamma",
-        "inverse_gaussian", "beta", "betabinomial", "student", "lognormal" or "ordinal".
+        "inverse_gaussian", "beta", "betabinomial", "student", "lognormal", "tweedie" or "ordinal"; `multilevel.student(df=4)`
+        and `multilevel.tweedie(power=1.5)` have their number fixed.
     link : str, optional
         Default: the family's usual one (docs/generalised.md lists all).
     dispersion : str, optional
@@ -81,7 +82,7 @@ class Model:
         formula: str,
         data: Any,
         *,
-        family: str = "gaussian",
+        family: str | Family = "gaussian",
         link: str | None = None,
         weights: Any = None,
         offset: Any = None,

@@ -236,7 +236,8 @@ def influence_panels(fit: Fit, group: str | None) -> list[Panel]:
 
 def _worth_a_look(ax: Axes, limit: float) -> None:
     """From where fit.check() tells of a Cook's distance: a line if it lies within, and a note above everything drawn."""
-    ax.set_ylim(0, 1.12 * ax.get_ylim()[1])  # room for the note
+    top = 1.12 * ax.get_ylim()[1]  # room for the note, which no line may cross
+    ax.set_ylim(0, 1.2 * limit if 0.85 * top < limit < top else top)
     if ax.get_ylim()[1] > limit:
         ax.axhline(limit, color=COLOURS["zero"], linewidth=1, linestyle=DASHED, zorder=1)
     note: dict[str, Any] = NOTE | {"ha": "right", "va": "top"}

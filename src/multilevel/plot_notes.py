@@ -41,7 +41,7 @@ def shrinkage_notes(found: Shrinkage, usable: int, drawn: int) -> str:
         notes.append(f"{drawn:,} of {usable:,} groups drawn")
     lost = len(found.levels) - usable
     if lost:
-        notes.append(f"{lost:,} group{'s have' if lost > 1 else ' has'} too few rows to stand alone")
+        notes.append(f"{lost:,} group{'s have' if lost > 1 else ' has'} {found.lost}")
     if found.fixed or found.groups:
         what = [f"fixed effects of {listed(found.fixed)}"] if found.fixed else []
         what += [f"effects of {listed(found.groups)}"] if found.groups else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -259,12 +259,13 @@ def effect_panel(ax: Axes, effect: Effect, half: float) -> None:
         whole_ticks(ax, effect.grid)
     ax.set_xlabel(effect.name or "population mean")
     if effect.held:
-        ax.set_title(wrap(f"at {_held_text(effect)}", 46), **NOTE)
+        ax.set_title(wrap(f"at {held_text(effect.held)}", 46), **NOTE)
 
 
-def _held_text(effect: Effect) -> str:
+def held_text(held: Mapping[str, Any]) -> str:
+    """What predictors are held at, in words."""
     texts = []
-    for name, value in effect.held.items():
+    for name, value in held.items():
         shown = f"{value:.3g}" if isinstance(value, float) else frame.label_text(value)
         texts.append(f"{name} = {shown}")
     if len(texts) > 5:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .fit import Fit
-    from .pooling_lines import Lines, Shrinkage
+    from .pooling_lines import Facet, Lines, Shrinkage
 
 __all__ = ["FitPlots"]
 
@@ -80,7 +80,7 @@ class FitPlots:
             A facet for each group.
         """
         plt = _pyplot()
-        lines = pooling_lines.group_lines(self._fit, x, group, levels, max_groups)
+        lines = self._group_lines(x, group, levels, max_groups)
         count = len(lines.facets)
         together = ax is not None and np.size(ax) == 1
         columns = _columns(count)
@@ -90,7 +90,7 @@ class FitPlots:
         for i, facet in enumerate(lines.facets):
             one = axes[0 if together else i]
             limit = max(MAX_POINTS * 2 // max(count, 2), 50)
-            drawn += plot_panels.facet_panel(one, lines, facet, limit, named=i == 0)
+            drawn += self._facet(one, lines, facet, limit, i == 0)
             if not together:
                 count_text = f" (n = {len(facet.rows):,})"
                 one.set_title(short(facet.level, max(24 - len(count_text), 8)) + count_text, fontsize=8.5)
@@ -99,9 +99,20 @@ class FitPlots:
         self._label_groups(axes, lines, made, columns, group_notes(lines, drawn))
         return _squeeze(axes)
 
+    @property
+    def _response(self) -> str:
+        """What the response is called along an axis."""
+        return self._fit.design.response
+
+    def _group_lines(self, x: Any, group: Any, levels: Any, max_groups: int) -> Lines:
+        return pooling_lines.group_lines(self._fit, x, group, levels, max_groups)
+
+    def _facet(self, ax: Axes, lines: Lines, facet: Facet, limit: int, named: bool) -> int:
+        return plot_panels.facet_panel(ax, lines, facet, limit, named)
+
     def _label_groups(self, axes: Sequence[Axes], lines: Lines, made: bool, columns: int, notes: str) -> None:
         """Names of the axes, title, one legend with the notes."""
-        response = self._fit.design.response
+        response = self._response
         handles, names = axes[0].get_legend_handles_labels()
         if all(np.isnan(facet.unpooled).all() for facet in lines.facets):
             at = names.index(plot_panels.LEGEND["unpooled"])
@@ -211,7 +222,7 @@ class FitPlots:
         Axes
         """
         plt = _pyplot()
-        found = pooling_lines.shrinkage(self._fit, group)
+        found = self._shrunk(group)
         index = _one_or_two(found, terms)
         usable = np.flatnonzero(~np.isnan(found.own[:, index]).any(axis=1))
         keep = usable[plot_panels.fewer(len(usable), MAX_ARROWS)]
@@ -225,6 +236,9 @@ class FitPlots:
         if made:
             _figure(axes).suptitle(f"Shrinkage of {found.group} towards the population", **TITLE)
         return axes[0]
+
+    def _shrunk(self, group: Any) -> Shrinkage:
+        return pooling_lines.shrinkage(self._fit, group)
 
     def effects(
         self,

@@ -104,6 +104,8 @@ class Shrinkage:
         Fixed effects that do not vary by group, subtracted from the response.
     groups : tuple of str
         Other grouping factors, whose effects are subtracted too.
+    lost : str
+        Why levels may have no own coefficients.
     """
 
     group: str
@@ -116,6 +118,7 @@ class Shrinkage:
     cov: Array
     fixed: tuple[str, ...]
     groups: tuple[str, ...]
+    lost: str = "too few rows to stand alone"
 
 
 def group_names(design: Design) -> list[str]:

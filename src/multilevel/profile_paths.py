@@ -34,13 +34,15 @@ class Rest:
     hessian: Array | None = None
 
 
-def minimise(slope: Slope, start: Rest, limit: int = 200) -> tuple[float, Rest]:
+def minimise(
+    slope: Slope, start: Rest, limit: int = 200, regular: Callable[[Array], bool] | None = None, radius: float = 1.0
+) -> tuple[float, Rest]:
     """Minimise from a start nearby: a trust-region Newton search that leaves saddles.
 
     Steps are Newton's with the absolute values of the Hessian's eigenvalues (Dauphin et al. 2014, "saddle-free Newton"):
     the criterion is even in the column of a vanished effect, which is a saddle where that effect wants to return. The
     Hessian is by differences of the exact gradient; on the way it is kept by the symmetric rank-one update, and taken
-    anew before a point passes as the minimum.
+    anew before a point passes as the minimum; not where `regular` says that there is no saddle, and the update will do.
 
     Returns
     -------
@@ -53,12 +55,11 @@ def minimise(slope: Slope, start: Rest, limit: int = 200) -> tuple[float, Rest]:
         return value, start
     fresh = start.hessian is None
     hessian = _differences(slope, x, g) if start.hessian is None else start.hessian
-    radius = 1.0
     for _ in range(limit):
         size = np.maximum(1.0, np.abs(x))
         step, promised, saddle = _newton(g * size, hessian * np.outer(size, size), radius)
         if promised < ENOUGH and not saddle:
-            if fresh:
+            if fresh or (regular is not None and regular(x)):
                 break
             hessian, fresh = _differences(slope, x, g), True
             continue
@@ -133,7 +134,7 @@ class Path(Protocol):
     def solve(self, value: float, start: Any) -> tuple[float, Any]: ...
     def onwards(self, before: Any, last: Any, share: float) -> Any: ...
     def others(self, rest: Any) -> list[Any]: ...
-    def restart(self, rest: Any, value: float) -> tuple[Engine, tuple[Array, ...]]: ...
+    def restart(self, rest: Any, value: float) -> tuple[Any, Any]: ...
 
 
 class VariancePath:

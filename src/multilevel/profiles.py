@@ -47,7 +47,7 @@ NO_SIGMA = 1e-3  # of its estimate: zero, where random effects of one row each c
 class _Better(Exception):
     """The search for a profile found a lower deviance than the fit."""
 
-    def __init__(self, name: str, value: float, gain: float, start: tuple[Engine, tuple[Array, ...]]) -> None:
+    def __init__(self, name: str, value: float, gain: float, start: tuple[Any, Any]) -> None:
         self.start = start
         self.sentence = (
             f"the profile of {name} found a deviance {gain:.3g} below that of the fit (at {value:.6g}), so the fit was not "
@@ -86,6 +86,7 @@ class Curve:
                 self._first = self.estimate = bound
         self.values, self.zetas, self.deviances = [self._first], [0.0], [optimum.criterion]
         self._rests: list[Any] = [path.first]
+        self._least_step = 0.0  # beside a value that has no minimum
         self.settled = False  # whether a better optimum is past the time to start again from it
         self.bounds, self._open = bounds, open_ends
 
@@ -152,6 +153,8 @@ class Curve:
             for _ in range(8):
                 target = self._inside(value, sign * step, bound)
                 found = self._solve(target)
+                if target == value or (not np.isfinite(found[0]) and abs(target - value) <= self._least_step):
+                    return
                 moved = abs(self._zeta(target, found[0]) - zeta)
                 if moved <= 2.5 * SPACING:
                     break
@@ -316,6 +319,7 @@ def profile(fit: Fit, which: Any = None, progress: bool | None = None) -> Profil
 
 def _fitted_from(better: _Better) -> Optimum:
     """The whole model fitted from where a profile found it better."""
+    engine: Engine
     engine, lambdas = better.start
     try:
         return engine.fit(False, lambdas)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import laplace_structured
 from .errors import OptionError
 from .laplace import LaplaceEngine
 from .quick_start import QuickEngine
@@ -89,6 +90,12 @@ class QuadratureEngine(LaplaceEngine):
                 f"quadrature={self.nodes} needs one grouping factor, and the formula has {has}; with crossed or nested "
                 "factors the likelihood is no product of small integrals, so use quadrature=1, Laplace's approximation"
             )
+        if self.design.known:
+            raise OptionError(
+                f"quadrature={self.nodes} needs levels that are independent, and those of {self.groups[0].name!r} have a "
+                "known covariance; the likelihood is no product of small integrals then, so use quadrature=1, Laplace's "
+                "approximation"
+            )
         effects = self.groups[0].k
         if effects > MOST_EFFECTS:
             raise OptionError(
@@ -119,6 +126,9 @@ class QuadratureEngine(LaplaceEngine):
         first, spent = super()._search(state, start, limit)
         state.set_quadrature(*self._rule)
         designs = list(self.coefficients.designs)
+        if self.terms:
+            best, more = laplace_structured.search(self, state, first, first["a"], limit)
+            return best, spent + more
         best = state.fit(first["lambdas"], first["plain"], designs, self.components, limit)
         return best, spent + int(best["evaluations"])
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from .covariance import lower_triangular
 from .errors import DataError
-from .laplace import MAX_EVALUATIONS, Joint, LaplaceEngine
+from .laplace import MAX_EVALUATIONS, LaplaceEngine
+from .laplace_joint import Joint
 from .laplace_start import starts
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class QuickEngine(LaplaceEngine):
                 "the likelihood cannot be evaluated at any start, which points to values far too large for this family "
                 "and link; rescale the predictors, check the response, or choose another link"
             )
-        joint = Joint(self, state, best["lambdas"], best["plain"])
+        joint = Joint(self, state, best["lambdas"], best["plain"], best["a"])
         hessian = joint.hessian()
         found = self._evidence(best, search.evaluations, joint, hessian)
         # the search's own figures: the fixed effects of the quick start are no stationary point of Laplace's likelihood
@@ -68,7 +69,10 @@ class QuickEngine(LaplaceEngine):
 
 
 class QuickSearch:
-    """BFGS over the covariances' triangular factors and the further coefficients, fixed effects following."""
+    """BFGS over the covariances' triangular factors, coordinates of structures and the further coefficients.
+
+    The fixed effects follow.
+    """
 
     def __init__(self, engine: QuickEngine, state: Any) -> None:
         self.engine, self.state = engine, state
@@ -78,25 +82,27 @@ class QuickSearch:
         ]
         sizes = [len(index) for _, index in engine.components]
         self.owners = [c for c, k in enumerate(sizes) for _ in range(k * (k + 1) // 2)]
+        self.count = len(self.places) + engine.terms.size
         self.evaluations = 0
 
     def matrices(self, values: Array) -> list[Array]:
         """Factors of the covariances at the search's coordinates."""
         out = [np.zeros((g.k, g.k)) for g in self.engine.groups]
-        for (f, i, j), value in zip(self.places, values, strict=True):
+        for (f, i, j), value in zip(self.places, values[: len(self.places)], strict=True):
             out[f][i, j] = value
-        return out
+        return [np.ascontiguousarray(m) for m in self.engine.terms.put(out, values[len(self.places) : self.count])]
 
     def evaluate(self, values: Array) -> tuple[float, Array]:
         """Deviance and gradient; the fixed effects stay in `beta` as the start of the next joint mode."""
         self.evaluations += 1
-        count = len(self.places)
+        count = self.count
         rows = self.engine.coefficients.rows(values[count:])
         f, beta, by_lambda, by_rows, _ = self.state.joint_mode(self.beta, self.matrices(values[:count]), rows)
         if not np.isfinite(f):
             return np.inf, np.zeros(len(values))
         self.beta = np.array(beta)
-        free = np.array([by_lambda[f][i, j] for f, i, j in self.places])
+        structured = self.engine.terms.slope(by_lambda, values[len(self.places) : count])
+        free = np.r_[[by_lambda[f][i, j] for f, i, j in self.places], structured]
         more = np.zeros(len(values) - count)
         for design, one in zip(self.engine.coefficients.designs, by_rows, strict=True):
             more = more + design.T @ one
@@ -106,9 +112,9 @@ class QuickSearch:
         """The minimum found, in the form of the core's searches."""
         from scipy.optimize import minimize
 
-        p, count = self.engine.x.shape[1], len(self.places)
+        p, count = self.engine.x.shape[1], self.count
         self.beta = np.ascontiguousarray(plain[:p])
-        first = np.r_[[lambdas[f][i, j] for f, i, j in self.places], plain[p:]]
+        first = np.r_[[lambdas[f][i, j] for f, i, j in self.places], self.engine.terms.of(lambdas), plain[p:]]
         values, iterations, decrement = first, 0, 0.0
         if len(first):
             found = minimize(self.evaluate, first, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": limit})
@@ -121,6 +127,7 @@ class QuickSearch:
         return {
             "lambdas": matrices,
             "plain": np.r_[self.beta, values[count:]],
+            "a": values[len(self.places) : count],
             "deviance": deviance,
             "decrement": decrement,
             "gradient_norm": float(np.abs(slope).max()) if len(slope) else 0.0,

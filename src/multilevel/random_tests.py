@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from .side_terms import SideTerm, terms_of
 if TYPE_CHECKING:
     from .design import Design, Term
     from .fit import Fit
+    from .model import Model
+    from .reml import Optimum
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,25 @@ class Reduction:
 
 def ranova(fit: Fit) -> Any:
     """Test of each random term; see `Fit.ranova`."""
+
+    def optimum(model: Model, _: str) -> Optimum:
+        return model.engine(fit.engine.threads).fit(fit.reml)
+
+    return table(fit, reductions(fit), optimum)
+
+
+def reductions(fit: Fit) -> list[Reduction]:
+    """Every smaller model of `Fit.ranova`."""
     design = fit.rows_of_data()
-    reductions = [one for t in range(len(design.terms)) for one in _reductions(fit, design, t)]
+    return [one for t in range(len(design.terms)) for one in _reductions(fit, design, t)]
+
+
+def table(fit: Fit, smaller: list[Reduction], optimum_of: Callable[[Model, str], Optimum]) -> Any:
+    """Frame of the tests; `optimum_of` fits a smaller model, whose label it is told too."""
+    design = fit.design
     rows: list[tuple[Any, ...]] = [("<none>", fit.npar, fit.loglik, fit.aic, np.nan, np.nan, np.nan, np.nan)]
-    for reduction in reductions:
-        smaller = fit.model.with_design(replace(design, terms=reduction.terms))
-        optimum = smaller.engine(fit.engine.threads).fit(fit.reml)
+    for reduction in smaller:
+        optimum = optimum_of(fit.model.with_design(replace(design, terms=reduction.terms)), reduction.label)
         npar = fit.npar - len(fit.optimum.theta) + len(optimum.theta)
         df = fit.npar - npar
         lrt = optimum.criterion - fit.criterion

@@ -58,6 +58,11 @@ class Optimum:
         dispersion, zero inflation or thresholds. Empty without one.
     residual_vcov : (r, r) array
         Covariance of the latter; empty for Gaussian models.
+    joint_vcov : (p + r + f, p + r + f) array
+        Of a generalised model: covariance of beta, `residual` and the covariance parameters together; these are measured
+        along the f rows of `moves`.
+    moves : (f, sum of k**2) array
+        Directions in which the groups' factors (`engine_lambdas`, in the user's coordinates) are free to move.
     """
 
     reml: bool
@@ -72,6 +77,8 @@ class Optimum:
     engine_lambdas: tuple[Array, ...] = field(repr=False)
     residual: Array = field(default_factory=lambda: np.empty(0))
     residual_vcov: Array = field(default_factory=lambda: np.empty((0, 0)))
+    joint_vcov: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    moves: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
 
     def __post_init__(self) -> None:
         for array in (self.theta, self.beta, self.vcov, self.residual, *self.lambdas, *self.b, *self.engine_lambdas):
@@ -121,7 +128,7 @@ class Engine:
 
     def with_threads(self, threads: int) -> Engine:
         """The same cross-products with another number of threads."""
-        return Engine.of(self.blocks, threads)
+        return type(self).of(self.blocks, threads)
 
     def __getstate__(self) -> tuple[CrossProducts, int]:
         return self.blocks, self.threads
@@ -139,8 +146,12 @@ class Engine:
             self._states[reml] = _core.State(self.blocks.core, reml, self.threads)
         state = self._states[reml]
         if (code := state.set(list(engine_lambdas))) != 0:
-            raise DataError(failure(code))
+            state = self._states[reml] = self.failed(code, reml, engine_lambdas)
         return state
+
+    def failed(self, code: int, reml: bool, engine_lambdas: tuple[Array, ...] | list[Array]) -> Any:
+        """What stands in for a factorisation that failed; for a linear model nothing does."""
+        raise DataError(failure(code))
 
     def engine_lambdas(self, lambdas: tuple[Array, ...] | list[Array]) -> list[Array]:
         """Engine coordinates of per-term factors in the user's."""

@@ -159,6 +159,8 @@ def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
             )
     elif family.name in ("gamma", "inverse_gaussian", "lognormal"):
         _refuse(~(y > 0) | ~np.isfinite(y), rows, what, y, f"greater than zero for family {family.name!r}")
+    elif family.name == "tweedie":
+        _refuse(~(y >= 0) | ~np.isfinite(y), rows, what, y, "zero or more, and finite, for family 'tweedie'")
     elif family.name == "beta":
         bad = ~((y > 0) & (y < 1))
         _refuse(bad, rows, what, y, "between 0 and 1, both excluded, for family 'beta' (shrink exact 0 and 1 a little)")
@@ -170,9 +172,11 @@ def _possible(y: Array, rows: NDArray[Any], text: str, family: Family) -> None:
 
 def _successes(y: Array, rows: NDArray[Any], text: str, family: Family, weights: Array | None) -> Response:
     """0/1, or proportions whose weights are numbers of trials."""
-    _refuse(~((y >= 0) & (y <= 1)), rows, f"the response {text!r} of family {family.name!r}", y,
-            "0 or 1, a proportion with weights= its number of trials, cbind(successes, failures) or successes | "
-            "trials(n)")  # fmt: skip
+    allowed = "0 or 1, a proportion with weights= its number of trials, cbind(successes, failures) or successes | trials(n)"
+    values = np.unique(y)
+    if len(values) == 2 and np.isfinite(values).all():
+        allowed = f"0 or 1; of the two values it has, take one as success: {text} == {values[1]:g} ~ ..."
+    _refuse(~((y >= 0) & (y <= 1)), rows, f"the response {text!r} of family {family.name!r}", y, allowed)
     between = (y > 0) & (y < 1)
     if not between.any():
         if (y == y[0]).all():
@@ -199,9 +203,8 @@ def _two_values(series: pd.Series[Any], name: str, weights: Array | None) -> Res
     if len(texts) != 2:
         shown = ", ".join(map(repr, texts[:5]))
         raise DataError(
-            f"the response {name!r} has {len(texts)} values ({shown}{', ...' * (len(texts) > 5)}); family "
-            f"'binomial' takes two. "
-            "Ordered categories need family 'ordinal'"
+            f"the response {name!r} has {len(texts)} value{'s' * (len(texts) != 1)} ({shown}"
+            f"{', ...' * (len(texts) > 5)}); family 'binomial' takes two. Ordered categories need family 'ordinal'"
         )
     message = f"{name!r}: {texts[1]!r} counts as success, {texts[0]!r} as failure."
     return Response(codes.astype(np.float64), None, texts, weights, (message,))
@@ -212,10 +215,11 @@ def _categories(
 ) -> Response:
     if not plan.response.plain:
         _wrong(plan, "the response of an ordinal model is one column of ordered categories")
-    if kind not in ("number", "ordered", "bool"):
+    if kind not in ("number", "ordered", "bool") and not series.attrs.get("enum"):
+        what = {"category": "categories", "date": "dates"}.get(kind, kind)
         raise DataError(
-            f"the response {name!r} holds {kind} without an order; family 'ordinal' takes an ordered "
-            f"categorical or whole numbers"
+            f"the response {name!r} holds {what} without an order; family 'ordinal' takes whole numbers, a polars Enum or "
+            f"pd.Categorical({name}, categories=[lowest, ..., highest], ordered=True)"
         )
     if kind == "number":
         values = frame.numbers(series, name)
@@ -228,7 +232,8 @@ def _categories(
     codes, labels = frame.factor(series, name)
     if len(labels) < 3:
         raise DataError(
-            f"the response {name!r} has {len(labels)} categories; family 'ordinal' takes three or more (two: 'binomial')"
+            f"the response {name!r} has {len(labels)} categor{'y' if len(labels) == 1 else 'ies'}; family 'ordinal' takes "
+            "three or more (two: 'binomial')"
         )
     texts = tuple(frame.label_text(label) for label in labels.tolist())
     return Response(codes.astype(np.float64), np.full(len(codes), float(len(texts))), texts, weights)

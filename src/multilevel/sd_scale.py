@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .errors import OptionError, listing, nearest
 if TYPE_CHECKING:
     from .design import Design
     from .fit import Fit
+    from .generalised import GeneralisedFit
 
 Array = NDArray[np.float64]
 
@@ -76,7 +77,10 @@ def parameters(design: Design, residual: Sequence[str] = ()) -> tuple[Parameter,
 
 
 def parameters_of(fit: Fit) -> tuple[Parameter, ...]:
-    """Every parameter of a fit, those of the residuals' structure among them."""
+    """Every parameter of a fit, with those of the residuals' structure or a generalised model's further coefficients."""
+    if fit.generalised:
+        names = cast("GeneralisedFit", fit).coefficients.names
+        return tuple(p for p in parameters(fit.design, names) if p.kind != "sigma")
     return parameters(fit.design, () if fit.model.residual is None else fit.model.residual.names())
 
 

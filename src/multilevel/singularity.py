@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .covariance import NO_SD
 from .diagnostics import EXTREME, boundary_components
 from .errors import MultilevelWarning
+from .generalised_simpler import options_text, simpler_model
 
 if TYPE_CHECKING:
     from .design import Design, Term
@@ -221,17 +222,17 @@ def _steps(fit: Fit) -> list[Step]:
 def _refit(fit: Fit, candidate: Candidate) -> tuple[float, int, Fit | None]:
     """Criterion and parameters of a reduced model; no Fit where no random effects are left."""
     design = candidate.design
-    if not design.terms and fit.model.residual is None:
+    if not design.terms and fit.model.residual is None and not fit.generalised:
         return least_squares(design, fit.reml), design.X.shape[1] + 1, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MultilevelWarning)  # the report says what is singular
-        after = fit.model.with_design(design).fit(fit.reml, threads=fit.engine.threads)
+        after = simpler_model(fit.model, design).fit(fit.reml, threads=fit.engine.threads)
     return after.criterion, after.npar, after
 
 
 def _options(fit: Fit, design: Design) -> str:
     """What must be given to Model beside the simpler formula, as one would type it."""
-    residual, out = fit.model.residual, []
+    residual, out = fit.model.residual, options_text(fit)
     if residual is not None and residual.serial is not None:
         out.append(f'correlation="{residual.serial.text}"')
     if residual is not None and residual.spreads:

@@ -208,6 +208,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     from .fit import Fit
     from .formula import parse
     from .generalised import GeneralisedFit
+    from .laplace_working import WorkingEngine
     from .model import Model
     from .reml import Engine
 
@@ -234,7 +235,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
             design, rows = generalised_storage.with_response(design, rows, generalised, arrays, family)
         blocks = replace(blocks, rows=rows)
         data = archive.unpack_columns(header["columns"], arrays, design.n_input, design.kind)
-    engine = Engine.of(blocks, default_threads())
+    engine = (Engine if family is None else WorkingEngine).of(blocks, default_threads())
     model = object.__new__(Model)  # its constructor starts from rows, which a saved fit need not have
     model._formula, model._design, model._data, model._engine = design.formula, design, data, engine
     model._distribution, model._laplace = family, None
@@ -242,7 +243,7 @@ def _restore(header: dict[str, Any], arrays: dict[str, Array]) -> Fit:
     model._residual, model._residual_text, model._levels = residual, _residual_text(residual), None
     model._series = {}
     if family is not None:
-        return generalised_storage.finished(GeneralisedFit(model, optimum, engine), generalised)
+        return generalised_storage.finished(GeneralisedFit(model, optimum, engine), generalised, arrays)
     if saved is not None and data is not None:
         engine = _with_structures(model, optimum, saved)
     fit = Fit(model, optimum, engine)

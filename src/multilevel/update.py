@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["update", "updated"]
 
+GENERALISED = ("family", "link", "dispersion", "zi", "hurdle", "quadrature")  # options of generalised models beside OPTIONS
 _DOT = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|(?<![\w.])\.(?![\w.])")
 
 
@@ -28,9 +29,10 @@ def update(fit: Fit, formula: str = ". ~ .", data: Any = None, reml: bool | None
     """Fit the model with another formula, other options or other data; see `Fit.update`."""
     from .model import OPTIONS, Model, check_flag
 
+    allowed = (*OPTIONS, *GENERALISED) if fit.generalised else OPTIONS
     for name in options:
-        if name not in OPTIONS:
-            known = ("data", "reml", *OPTIONS)
+        if name not in allowed:
+            known = ("data", "reml", *allowed)
             hint = nearest(name, known) or "allowed are " + ", ".join(known)
             raise OptionError(f"update() has no option {name!r}; {hint}")
     if reml is not None:
@@ -41,9 +43,12 @@ def update(fit: Fit, formula: str = ". ~ .", data: Any = None, reml: bool | None
         raise DataError(
             "this fit was saved without its data, which an update needs; give data=, or save it with save(path, data=True)"
         )
+    nodes = options.pop("quadrature", fit.model._quadrature) if fit.generalised else 1
     model = Model(text, rows, **(_kept(fit, parse(text), rows, options) | options))
     if data is None and model.design.response == fit.design.response:
         model = _with_response_of(fit, model)
+    if fit.generalised and model.distribution is not None:
+        model = model.with_quadrature(nodes)
     return model.fit(fit.reml if reml is None else bool(reml), threads=fit.engine.threads)
 
 
@@ -73,11 +78,6 @@ def _kept(fit: Fit, formula: Formula, data: Any, given: Mapping[str, Any]) -> di
     from .plan import make_plan
 
     options = getattr(fit.model, "_options", None)
-    if options is None and fit.generalised:
-        raise OptionError(
-            "a generalised fit read from a file cannot be updated in this version; make the model again with "
-            "Model(...) from its data"
-        )
     if options is None:
         options = _restored(fit, formula, data, given)
     plan = make_plan(formula, Table(data).names, None, None, gaussian=not fit.generalised)
@@ -102,7 +102,7 @@ def _restored(fit: Fit, formula: Formula, data: Any, given: Mapping[str, Any]) -
     recipe = design.remake
     sides = [recipe.fixed, *(term.side for term in recipe.terms if term.side is not None)]
     old = uses_of(one for side in sides for one in factors_of(side))
-    new = uses_of(make_plan(formula, table.names, None, None).expressions)
+    new = uses_of(make_plan(formula, table.names, None, None, gaussian=not fit.generalised).expressions)
     levels, contrasts = {}, {}
     for name, info in recipe.infos.items():
         same = name in new and name in old and replace(new[name], where="") == replace(old[name], where="")
@@ -113,12 +113,16 @@ def _restored(fit: Fit, formula: Formula, data: Any, given: Mapping[str, Any]) -
     out: dict[str, Any] = {"levels": levels, "contrasts": contrasts, "covariance": dict(design.known)}
     out["correlation"] = None if text.serial is None else text.serial[3]
     out["variance"] = [spread[2] for spread in text.spreads] or None
+    if fit.generalised:
+        from .generalised_storage import options_of
+
+        out |= options_of(fit)
     own = data is fit.model.data
-    if "weights" not in given and (design.weights is not None or (not own and _weighted(fit))):
+    if "weights" not in given and (design.weights is not None or ((not own or fit.generalised) and _weighted(fit))):
         if not own:
             raise OptionError("a saved fit does not keep the column of its weights; give weights= with other data")
         weights = np.zeros(design.n_input)  # rows that were left out stay so
-        weights[design.rows] = design.weights
+        weights[design.rows] = design.trials if design.weights is None else design.weights
         out["weights"] = weights
     if "offset" not in given:
         out["offset"] = recipe.offset_column or None
@@ -131,7 +135,9 @@ def _restored(fit: Fit, formula: Formula, data: Any, given: Mapping[str, Any]) -
 
 
 def _weighted(fit: Fit) -> bool:
-    """Whether a fit without its rows had weights other than one."""
+    """Whether a fit had weights: one without its rows, whether they were other than one."""
+    if fit.generalised:
+        return bool(getattr(fit, "weighted"))  # noqa: B009 (a GeneralisedFit has it)
     return bool(fit.engine.blocks.core.sum_log_w != 0.0)
 
 

@@ -168,7 +168,8 @@ class TestVerbs:
             Default as the fit.
         **options
             What `Model` takes: weights, offset, contrasts, missing, levels, correlation, variance, covariance. Those
-            that are not given stay as they are; None takes one away.
+            that are not given stay as they are; None takes one away. Of a generalised model also family, link, dispersion,
+            zi, hurdle and quadrature.
 
         Returns
         -------
