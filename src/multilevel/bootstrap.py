@@ -143,16 +143,7 @@ def bootstrap(
         _check_serial(fit, cases, within)
     work = _Work(fit, parameters_of(fit), kind, statistic, cases, within)
     done = _Done(int(n), len(work.names))
-    interrupted = False
-    with Progress(int(n), "bootstrap", progress) as bar:
-        try:
-            for start, values in work.run(root.spawn(int(n)), threads):
-                done.put(start, values)
-                bar.add(len(values))
-        except KeyboardInterrupt:
-            if not done.count:
-                raise
-            interrupted = True
+    interrupted = _collect(work.run(root.spawn(int(n)), threads), done, int(n), progress)
     for sentence in done.said(int(n), interrupted):
         messages.append(sentence)
         warnings.warn(sentence, MultilevelWarning, stacklevel=3)
@@ -168,6 +159,20 @@ def bootstrap(
         tuple(messages),
         statistic,
     )
+
+
+def _collect(parts: Iterator[tuple[int, Sequence[Array | str]]], done: _Done, n: int, progress: bool | None) -> bool:
+    """Put finished replicates into `done`; whether Ctrl-C ended it, with some there."""
+    with Progress(n, "bootstrap", progress) as bar:
+        try:
+            for start, values in parts:
+                done.put(start, values)
+                bar.add(len(values))
+        except KeyboardInterrupt:
+            if not done.count:
+                raise
+            return True
+    return False
 
 
 class _Done:

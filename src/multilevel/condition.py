@@ -193,6 +193,11 @@ def _weights(fit: Fit, table: frame.Table, weights: Any, n: int) -> Array | None
     weighted = fit.design.weights is not None
     if fit.model.residual is None:  # the cross-products know, where the rows are gone
         weighted = weighted or c.unit != 1.0 or c.core.sum_log_w != 0.0
+    return weights_of_new(weighted, table, weights, n)
+
+
+def weights_of_new(weighted: bool, table: frame.Table, weights: Any, n: int) -> Array | None:
+    """(n,) weights of new rows: a column's name or numbers; a model fitted with weights needs them."""
     if weights is None:
         if weighted:
             raise DataError("the model was fitted with weights; give those of the new rows as well (weights=...)")

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bootstrap import Bootstrap, Statistic, _check, _Done, _root, named
+from .bootstrap import Bootstrap, Statistic, _check, _collect, _Done, _root, named
 from .errors import DataError, MultilevelError, MultilevelWarning, OptionError, listing, users_level
 from .generalised_refits import direct, engine_on, refitted, search, start_of
-from .progress import Progress
 from .sd_scale import draws, estimates, parameters_of
 
 if TYPE_CHECKING:
@@ -62,16 +61,7 @@ def bootstrap(
     root, entropy = _root(seed)
     work = _Work(fit, statistic)
     done = _Done(int(n), len(work.names))
-    interrupted = False
-    with Progress(int(n), "bootstrap", progress) as bar:
-        try:
-            for start, values in work.run(root.spawn(int(n)), threads):
-                done.put(start, values)
-                bar.add(len(values))
-        except KeyboardInterrupt:
-            if not done.count:
-                raise
-            interrupted = True
+    interrupted = _collect(work.run(root.spawn(int(n)), threads), done, int(n), progress)
     messages = tuple(done.said(int(n), interrupted))
     for sentence in messages:
         warnings.warn(sentence, MultilevelWarning, stacklevel=users_level())

@@ -141,23 +141,7 @@ def _at_mode(fit: GeneralisedFit, now: GeneralisedFit, design: Design) -> Genera
 
 def _weights(fit: GeneralisedFit, table: frame.Table, weights: Any, n: int) -> Array | None:
     """(n,) prior weights of the new rows, or the trials of their proportions."""
-    if weights is None:
-        if fit.weighted:
-            raise DataError("the model was fitted with weights; give those of the new rows as well (weights=...)")
-        return None
-    if isinstance(weights, str):
-        values = frame.numbers(table.load([weights])[weights], weights)
-    else:
-        try:
-            values = np.asarray(weights, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError(f"weights must be numbers or the name of a column, got {type(weights).__name__}") from None
-    if values.shape != (n,):
-        raise DataError(f"the weights have shape {values.shape}, but there are {n} new rows")
-    bad = np.flatnonzero(~((values > 0) & (values < np.inf)))
-    if len(bad):
-        raise DataError(f"the weight of row {int(bad[0])} (counting from 0) is {values[bad[0]]}; weights are positive")
-    return values
+    return linear.weights_of_new(fit.weighted, table, weights, n)
 
 
 def response(fit: GeneralisedFit, table: frame.Table, n: int, weights: Array | None) -> tuple[Array, Array | None]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import quasi_newton
 from .covariance import Structure
 from .errors import DataError
 
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-GAIN = 1e-10  # deviance that a further step must promise to be worth it
 SNAP = 1e-3  # sd, whitened scale, below which a structured term is tried at zero
 SAME = 1e-7  # deviances closer than this are one
-LONGEST = 1.0  # step in angles, and in units of an sd
-STEPS = 200
 TOTAL = 3  # times the limit of evaluations: of the whole search
 MAX_STARTS, FEW_STARTS = 16, 6  # combinations of starts that are looked at: where that costs little, and where not
 DESCENTS = 3  # of them, from which the search goes down where that costs little
@@ -159,40 +157,8 @@ class Search:
     # -- descent ------------------------------------------------------------------------------------------------
 
     def descend(self, point: Point) -> Point:
-        """Quasi-Newton (BFGS) with backtracking."""
-        r = len(point.a)
-        inverse = np.eye(r) / max(1.0, 2 * float(np.abs(point.slope).max(initial=0.0)))
-        for _ in range(STEPS):
-            step = -inverse @ point.slope
-            longest = np.max(np.abs(step) / np.maximum(LONGEST, np.abs(point.a) / 2), initial=0.0)
-            step = step / max(1.0, longest)
-            promise = -float(step @ point.slope)
-            self.trace.append(point.value)
-            if promise < GAIN or self.spent > TOTAL * self.limit:
-                break
-            better = self._backtrack(point, step, promise)
-            if better is None:
-                break
-            moved, turned = better.a - point.a, better.slope - point.slope
-            curve = float(moved @ turned)
-            if curve > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
-                keep = np.eye(r) - np.outer(moved, turned) / curve
-                inverse = keep @ inverse @ keep.T + np.outer(moved, moved) / curve
-            gained = point.value - better.value
-            point = better
-            if gained < 1e-13 * (1 + abs(point.value)):
-                break
-        return point
-
-    def _backtrack(self, point: Point, step: Array, promise: float) -> Point | None:
-        for _ in range(30):
-            tried = self.at(point.a + step, point)
-            if tried is not None and tried.value < point.value - 1e-4 * promise:
-                return tried
-            step, promise = step / 4, promise / 4
-            if promise < GAIN / 10:
-                return None
-        return None
+        """Down to a minimum."""
+        return quasi_newton.descend(point, self.at, lambda: self.spent > TOTAL * self.limit, self.trace)
 
     # -- the boundary -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import optimise
+from . import optimise, quasi_newton
 from .covariance import NO_SD
 from .errors import DataError
 from .optimise import Curvature, Direction, Evidence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 STEP = 1e-4  # of central differences in smooth coordinates: error about 1e-8 both ways
-GAIN = 1e-10  # deviance that a further step must promise to be worth it
 SNAP = 1e-3  # relative sd below which a structured term is tried at zero
 LITTLE = 0.05  # correlation of the nearest rows below which a CAR(1) is tried without any
 CANNOT = (
@@ -32,7 +31,6 @@ MAX_STARTS, FEW_STARTS = 20, 8  # combinations of starts that are looked at: whe
 DESCENTS = 5  # of them, from which the search goes down where that costs little: a correlation may have two minima
 PER_ROW = 100  # operations that whitening a row and differentiating by it cost
 CHEAP = 1e8  # operations of one evaluation times coordinates: what costs little
-LONGEST = 1.0  # step in angles, and in units of an sd
 
 
 @dataclass(frozen=True)
@@ -121,40 +119,10 @@ class Search:
         return min((self.snapped(self.descend(p)) for p in points[: DESCENTS if cheap else 1]), key=lambda p: p.value)
 
     def descend(self, point: Point) -> Point:
-        """Quasi-Newton (BFGS) with backtracking."""
-        r = len(point.a)
-        inverse = np.eye(r) / max(1.0, 2 * float(np.abs(point.slope).max(initial=0.0)))
-        for _ in range(200):
-            step = -inverse @ point.slope
-            longest = np.max(np.abs(step) / np.maximum(LONGEST, np.abs(point.a) / 2), initial=0.0)
-            step = step / max(1.0, longest)
-            promise = -float(step @ point.slope)
-            self.trace.append(point.value)
-            if promise < GAIN or self.spent > self.limit:
-                break
-            better = self._backtrack(point, step, promise)
-            if better is None:
-                break
-            moved, turned = better.a - point.a, better.slope - point.slope
-            curve = float(moved @ turned)
-            if curve > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
-                keep = np.eye(r) - np.outer(moved, turned) / curve
-                inverse = keep @ inverse @ keep.T + np.outer(moved, moved) / curve
-            gained = point.value - better.value
-            point = better
-            if gained < 1e-13 * (1 + abs(point.value)):
-                break
-        return point
-
-    def _backtrack(self, point: Point, step: Array, promise: float) -> Point | None:
-        for _ in range(30):
-            tried = self.at(point.a + step, point.lambdas)
-            if tried is not None and tried.value < point.value - 1e-4 * promise:
-                return tried
-            step, promise = step / 4, promise / 4
-            if promise < GAIN / 10:
-                return None
-        return None
+        """Down to a minimum."""
+        return quasi_newton.descend(
+            point, lambda a, near: self.at(a, near.lambdas), lambda: self.spent > self.limit, self.trace
+        )
 
     def snapped(self, point: Point) -> Point:
         """Terms whose sds all but vanished, exactly at zero where that is no worse."""
