@@ -44,7 +44,7 @@ from hard_judge import (  # noqa: E402
     starts,
     value_again,
 )
-from hard_shapes import FLAVOURS, KINDS, Case, case, cases  # noqa: E402
+from hard_shapes import FLAVOURS, KINDS, Case, cases  # noqa: E402
 from table import replace_between  # noqa: E402
 
 from multilevel import ConvergenceWarning, Model, MultilevelError  # noqa: E402
@@ -202,7 +202,7 @@ def main() -> int:
     args = parser.parse_args()
     whole = len(args.kinds) == len(KINDS) and len(args.responses) == len(FLAVOURS)
     old: list[Row] = [] if whole or not RESULTS.exists() else json.loads(RESULTS.read_text())
-    chosen = cases() if whole else [case(k, f) for k in args.kinds for f in args.responses]
+    chosen = [one for one in cases() if one.kind in args.kinds and one.flavour.name in args.responses]
     rows = []
     for one in chosen:
         rows.append(run(one))

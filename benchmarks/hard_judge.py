@@ -54,6 +54,13 @@ def log_rising(a: Floats, y: Floats) -> Floats:
     return np.asarray(out)
 
 
+def rising_at(log_a: Floats, y: Floats) -> Floats:
+    """The same at exp(log_a), which may be too small for a number: its first factor apart."""
+    a = np.exp(log_a)
+    small = np.where(y > 0, log_a + log_rising(a + 1, np.maximum(y - 1, 0)), 0.0)
+    return np.where(a < 1e-12, small, log_rising(np.maximum(a, 1e-12), y))
+
+
 def mean(link: str, eta: Floats) -> Floats:
     table = {"log": np.exp, "sqrt": np.square, "inverse": lambda e: 1 / e, "inverse_square": lambda e: e**-0.5}
     return np.asarray(table.get(link, lambda e: e)(eta))
@@ -68,7 +75,7 @@ def base_density(name: str, link: str, y: Floats, m: Floats, eta: Floats, first:
         a, b = np.exp(p + first), np.exp(q + first)
         if name == "beta":
             return np.asarray((a - 1) * np.log(y) + (b - 1) * np.log1p(-y) - sp.betaln(a, b))
-        return choose(m, y) + log_rising(a, y) + log_rising(b, m - y) - log_rising(a + b, m)
+        return choose(m, y) + rising_at(p + first, y) + rising_at(q + first, m - y) - log_rising(a + b, m)
     if name == "ordinal":
         upper = np.where(y < m - 1, first - eta, np.inf)
         lower = np.where(y > 0, second - eta, -np.inf)
@@ -126,7 +133,7 @@ class Point:
         plain += [np.linalg.solve(more.basis, best.residual)] if len(best.residual) else []
         self.plain = np.concatenate(plain) if plain else np.empty(0)
         self.size = len(self.places) + len(self.plain)
-        self.state.u = self.modes(best.b)  # densities that are not log-concave have several
+        self.u = self.modes(best.b)  # where every search for them begins: densities that are not log-concave have several
 
     def modes(self, effects: tuple[Floats, ...]) -> Floats:
         """Standardised effects of the engine from the user's."""
@@ -149,6 +156,7 @@ class Point:
 
     def evaluate(self, step: Floats, want: bool) -> Any:
         lambdas, plain = self.moved(step)
+        self.state.u = self.u
         p = self.engine.x.shape[1]
         rows = self.engine.coefficients.rows(np.ascontiguousarray(plain[p:]))
         return self.state.evaluate(np.ascontiguousarray(plain[:p]), lambdas, rows, want)
@@ -184,7 +192,11 @@ def gain(point: Point) -> float:
     steps = np.minimum(3e-2 / np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-12)), most)
     slope = np.empty(k)
     for i, h in enumerate(steps):
-        one, two, three, four = (point.value(along(k, i, s * h)) for s in (-2, -1, 1, 2))
+        for _ in range(6):
+            one, two, three, four = (point.value(along(k, i, s * h)) for s in (-2, -1, 1, 2))
+            if np.isfinite([one, two, three, four]).all():
+                break
+            h = steps[i] = h / 4  # the edge of the link's range is near
         slope[i] = (one - 8 * two + 8 * three - four) / (12 * h)
     if not (np.isfinite(hessian).all() and np.isfinite(slope).all()):
         return float("nan")

@@ -11,6 +11,7 @@ import pandas as pd
 
 import multilevel as ml
 from multilevel.generalised import GeneralisedFit
+from multilevel.generalised_predict import draw_responses
 
 CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
 OWLS = "SiblingNegotiation ~ FoodTreatment * SexParent + offset(log(BroodSize)) + (1 | Nest)"
@@ -45,5 +46,5 @@ def fitted(name: str) -> GeneralisedFit:
 def of_model(fit: GeneralisedFit, seed: int) -> GeneralisedFit:
     """The same fit, on a response drawn from it given its group effects: its residuals are then exactly of the model."""
     groups = list(dict.fromkeys(t.group for t in fit.design.terms))
-    y = np.asarray(fit.simulate(1, groups=groups, seed=seed)["sim_1"])[fit.design.rows]
+    y = draw_responses(fit, 1, groups, np.random.default_rng(seed))[0]
     return GeneralisedFit(fit.model.with_design(replace(fit.design, y=y)), fit.optimum, fit.engine)

@@ -118,7 +118,7 @@ def test_bad_input(name: str) -> None:
         (SLEEP.iloc[:0], "no rows"),
         (None, "must be a data frame.*not NoneType"),
         ([1, 2], "not list"),
-        (pd.concat([SLEEP, SLEEP[["Days"]]], axis=1), "'Days' stand more than once"),
+        (pd.concat([SLEEP, SLEEP[["Days"]]], axis=1), "'Days' stands more than once"),
         ({"Reaction": [1.0, 2.0], "Days": [1.0], "Subject": ["a", "b"]}, "columns differ in length: 'Days' has 1"),
         ({}, "no columns"),
     ],

@@ -189,8 +189,8 @@ def test_what_is_no_frame(data: Any) -> None:
 
 
 def test_bad_tables() -> None:
-    with pytest.raises(DataError, match="'x' stand more than once"):
-        Table(pd.DataFrame([[1, 2]], columns=["x", "x"]))
+    with pytest.raises(DataError, match="'x' stands more than once"):
+        Table(pd.DataFrame([[1, 2]], columns=["x", "x"])).load(["x"])
     with pytest.raises(DataError, match="length"):
         Table({"a": [1, 2], "b": [1]}).load(["a", "b"])
     with pytest.raises(DataError, match="one-dimensional"):

@@ -53,7 +53,7 @@ template <class T>
 inline T log_mean(LinkKind link, const T& eta) {
     switch (link) {
         case LinkKind::identity: return log(eta);
-        case LinkKind::sqrt: return 2 * log(eta);
+        case LinkKind::sqrt: return 2 * log_abs(eta);  // mu = eta^2 on either side of zero
         case LinkKind::inverse: return -log(eta);
         case LinkKind::inverse_square: return -0.5 * log(eta);
         default: return eta;
@@ -90,7 +90,7 @@ inline double row_constant(const Family& f, double y, double trials) {
             return trials == 1 ? 0.0 : log_gamma(trials + 1) - log_gamma(y + 1) - log_gamma(trials - y + 1);
         case FamilyKind::poisson:
         case FamilyKind::negative_binomial2:
-        case FamilyKind::negative_binomial1: return -log_gamma(y + 1);
+        case FamilyKind::negative_binomial1: return y < 2 ? 0.0 : -log_gamma(y + 1);
         case FamilyKind::gamma:
         case FamilyKind::lognormal: return -std::log(y);
         case FamilyKind::beta: return -std::log(y) - std::log1p(-y);
@@ -109,6 +109,18 @@ template <class T>
 inline T large_negative_binomial(double y, const T& size, const T& log_p, const T& log_q) {
     const T r = log1p(y * inverse(size)) + log_p;
     return -size * exp_remainder(r) - y * exp_remainder(log(size + y) - std::log(y) + log_q);
+}
+
+// lgamma(x) and lgamma(x + y) - lgamma(x) of whole y at x = exp(log_x), which may be too small for a number
+template <class T>
+inline T lgamma_at(const T& log_x) {
+    const T x = exp(log_x);
+    return log_x.value() < -10 ? lgamma(1.0 + x) - log_x : lgamma(x);
+}
+template <class T>
+inline T log_rising_at(const T& log_x, double y) {
+    const T x = exp(log_x);
+    return log_x.value() < -10 && y > 0 ? log_x + log_rising(1.0 + x, y - 1) : log_rising(x, y);
 }
 
 // Student's degrees of freedom, more than 1
@@ -151,12 +163,15 @@ inline T base_density(const Family& f, double y, double trials, const T& eta, co
             return out;
         }
         case FamilyKind::poisson: {
+            if (y == 0 && f.link == LinkKind::sqrt) return -(eta * eta);  // at eta = 0, too
             const T lm = log_mean(f.link, eta);
             if (y > large_count) return -y * exp_remainder(lm - std::log(y));
             return y * lm - exp(lm);
         }
         case FamilyKind::negative_binomial2: {  // variance mu + mu^2 / size, size = exp(first)
-            const T lm = log_mean(f.link, eta), size = exp(first);
+            const T size = exp(first);
+            if (y == 0 && f.link == LinkKind::sqrt) return -size * log1p(eta * eta * exp(-first));
+            const T lm = log_mean(f.link, eta);
             T minus_log_p, minus_log_q;
             softplus_both(lm - first, minus_log_p, minus_log_q);
             if (y > large_count) return part + large_negative_binomial(y, size, -minus_log_p, -minus_log_q);
@@ -175,12 +190,12 @@ inline T base_density(const Family& f, double y, double trials, const T& eta, co
             return 0.5 * first - exp(first) * e * e * (0.5 / y);
         }
         case FamilyKind::beta: {  // precision = exp(first)
-            const T p = exp(log_probability(f.link, eta, false) + first), q = exp(log_probability(f.link, eta, true) + first);
-            return part - lgamma(p) - lgamma(q) + p * std::log(y) + q * std::log1p(-y);
+            const T log_p = log_probability(f.link, eta, false) + first, log_q = log_probability(f.link, eta, true) + first;
+            return part - lgamma_at(log_p) - lgamma_at(log_q) + exp(log_p) * std::log(y) + exp(log_q) * std::log1p(-y);
         }
         case FamilyKind::beta_binomial: {
-            const T p = exp(log_probability(f.link, eta, false) + first), q = exp(log_probability(f.link, eta, true) + first);
-            return part + log_rising(p, y) + log_rising(q, trials - y);
+            const T log_p = log_probability(f.link, eta, false) + first, log_q = log_probability(f.link, eta, true) + first;
+            return part + log_rising_at(log_p, y) + log_rising_at(log_q, trials - y);
         }
         case FamilyKind::student: {  // sd multiplier exp(first)
             const T df = degrees_of_freedom(f, second), z = (y - mean(f.link, eta)) * exp(-first);

@@ -107,6 +107,9 @@ inline Jet<A> log(const Jet<A>& x) {
     const double r = 1 / x.d[0];
     return chain(x, std::log(x.d[0]), r, -r * r, 2 * r * r * r);
 }
+// log |x|
+template <int A>
+inline Jet<A> log_abs(const Jet<A>& x) { return x.d[0] < 0 ? log(-x) : log(x); }
 template <int A>
 inline Jet<A> inverse(const Jet<A>& x) {
     const double r = 1 / x.d[0];

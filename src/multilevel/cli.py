@@ -38,8 +38,12 @@ IN_OPTIONS = (
     (
         "use new_levels='population' (a new group, its variance in the interval) or 'sample', or leave the group out with "
         "groups=",
-        "use --new-levels population, or leave the group out with --groups",
+        "use --new-levels population (a new group, its variance in the interval) or --new-levels sample, or leave the group "
+        "out with --groups",
     ),
+    ("new_levels='sample' draws", "--new-levels sample draws"),
+    ("quadrature must be", "--quadrature must be"),
+    ("quadrature=", "--quadrature "),
     ("give data=, or save it with save(path, data=True)", "give --data FILE, or save it with --save FILE --with-data"),
     ("save it with save(path, data=True)", "save it with --save FILE --with-data"),
     ("give weights= with other data", "give --weights COLUMN"),
@@ -195,10 +199,11 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("--level", metavar="P", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
     add(
         "--new-levels",
-        choices=("error", "population"),
+        choices=("error", "population", "sample"),
         default="error",
-        help="groups that were not fitted: an error, or new ones from the population",
+        help="groups that were not fitted: an error, average ones of the population, or ones drawn from it",
     )
+    add("--seed", metavar="N", type=int, help="of --new-levels sample")
     add("--out", metavar="FILE", help="write there instead of printing CSV")
     parser.set_defaults(run=_predict)
 
@@ -232,7 +237,7 @@ def _fit(args: argparse.Namespace) -> list[str]:
     model = Model(args.formula, data, **{name: getattr(args, name) for name in names})
     if model.distribution is not None and args.ddf == "kenward-roger":
         raise OptionError(f"--ddf kenward-roger is for the gaussian family; {args.family} tests use the normal distribution")
-    return cli_verbs.finish(model.fit(not args.ml, threads=args.threads), args)
+    return cli_verbs.finish(model.fit(not args.ml, threads=args.threads, quadrature=args.quadrature), args)
 
 
 def _predict(args: argparse.Namespace) -> list[str]:
@@ -246,7 +251,8 @@ def _predict(args: argparse.Namespace) -> list[str]:
     fit = read(args.model)
     new = load_table(args.new, text_columns(fit))
     predicted = fit.predict(
-        new, groups=groups, kind=args.kind, interval=args.interval, level=args.level, new_levels=args.new_levels
+        new, groups=groups, kind=args.kind, interval=args.interval, level=args.level, new_levels=args.new_levels,
+        seed=args.seed,
     )
     for column in predicted.columns:
         if column in new.columns:

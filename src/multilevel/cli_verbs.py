@@ -38,7 +38,8 @@ FAMILY_OPTIONS = ("family", "link", "dispersion", "zi", "hurdle")
 def model_options(parser: argparse.ArgumentParser) -> None:
     """What a model is beside its formula and data."""
     add = parser.add_argument
-    add("--weights", metavar="COLUMN", help="precision weights: residual variance is sigma^2 / weight")
+    add("--weights", metavar="COLUMN", help="precision weights: residual variance is sigma^2 / weight; of "
+        "proportions (--family binomial) their numbers of trials")
     add("--offset", metavar="COLUMN", help="added to the prediction with coefficient one")
     add(
         "--correlation",
@@ -66,6 +67,12 @@ def family_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--link", metavar="NAME", help="between mean and linear predictor: log, logit, probit, ... (default: the family's)")
     add("--dispersion", metavar="TEXT", help='predictors of the log dispersion: "~ x"')
+    add(
+        "--quadrature",
+        metavar="N",
+        type=int,
+        help="integrate the likelihood by N points per random effect (default: 1, Laplace's approximation)",
+    )
     zeros = parser.add_mutually_exclusive_group()
     zeros.add_argument("--zi", metavar="TEXT", help='extra zeros of counts: "~ 1", or predictors of their logit "~ x"')
     zeros.add_argument("--hurdle", metavar="TEXT", help='all zeros apart, counts truncated at zero: "~ 1" or "~ x"')

@@ -223,6 +223,8 @@ def build(
         X, kept, shown_names = np.ascontiguousarray(X[:, 1:]), kept[1:], all_names[1:]  # thresholds are intercepts enough
     else:
         shown_names = all_names
+        if family is not None and family.name == "ordinal":
+            _leave_the_constant(X, formula)
     total = total_offset(plan, offsets, series, given, rows)
     kept_names = {all_names[index] for index in kept}
     dropped = tuple(name for name in shown_names if name not in kept_names)
@@ -296,6 +298,9 @@ def _matrices(
             raise DataError(f"offset({text}) must be one column of numbers")
     more = {what: made[side] for what, side in plan.extra.items()}
     for what, (matrix, names) in more.items():
+        if not matrix.shape[1]:
+            option = what if what != "zi" else "zi (or hurdle)"
+            raise OptionError(f"the formula of {option} has no columns and needs at least one coefficient; write '~ 1'")
         if dependent := dependent_columns(matrix):
             raise DataError(
                 f"the {what} formula is not of full rank: {names[min(dependent)]!r} is determined by the "
@@ -314,6 +319,17 @@ def _numbers_as_text(name: str, series: pd.Series[Any], levels: list[Any], plan:
         return all(np.isfinite(float(level)) for level in levels)
     except (TypeError, ValueError):
         return False
+
+
+def _leave_the_constant(X: Matrix, formula: Formula) -> None:
+    """Refuse fixed effects of an ordinal response that hold a constant, as ``0 + f`` does: the thresholds are it."""
+    if X.shape[1] and dependent_columns(np.column_stack([np.ones(len(X)), X])):
+        raise FormulaError(
+            "columns of the fixed effects add up to a constant, which the thresholds of an ordinal model are already; "
+            f"leave the 0 out: {formula.response} ~ f, not {formula.response} ~ 0 + f",
+            formula.text,
+            formula.text.find("~") + 1,
+        )
 
 
 def _dropped_message(dropped: tuple[str, ...]) -> str:

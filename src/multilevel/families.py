@@ -56,6 +56,7 @@ DISPERSION = {  # name of exp(first parameter)
     "tweedie": "phi",
 }  # fmt: skip
 SHAPES = {"student": "df", "tweedie": "power"}  # one number for all rows, estimated unless it is given
+INSIDE = (float(np.finfo(np.float64).tiny), float(np.nextafter(1.0, 0.0)))  # least and largest number between 0 and 1
 LEAST_POWER, POWER_WIDTH = 1.01, 0.98  # as in `tweedie.hpp`: powers from 1.01 to 1.99
 
 
@@ -135,6 +136,10 @@ class Family:
         """Mean of the base distribution (of a proportion, for counts of successes) at the linear predictor."""
         return np.asarray(_INVERSE[self.link](eta), dtype=np.float64)
 
+    def failure(self, eta: Array) -> Array:
+        """One less the mean, for links of probabilities: with its digits where the mean rounds to one."""
+        return np.asarray(_COMPLEMENT[self.link](eta), dtype=np.float64)
+
     def mean_slope(self, eta: Array) -> Array:
         """Its derivative by the linear predictor."""
         return np.asarray(_SLOPE[self.link](eta), dtype=np.float64)
@@ -167,14 +172,14 @@ class Family:
         mu, size = self.mean(eta), np.exp(first)
         m = np.ones(len(eta)) if trials is None else trials
         table: dict[str, Callable[[], Array]] = {
-            "binomial": lambda: mu * (1 - mu) / m,
-            "betabinomial": lambda: mu * (1 - mu) * (size + m) / (size + 1) / m,
+            "binomial": lambda: mu * self.failure(eta) / m,
+            "betabinomial": lambda: mu * self.failure(eta) * (size + m) / (size + 1) / m,
             "poisson": lambda: mu,
             "nbinom2": lambda: mu + mu * mu / size,
             "nbinom1": lambda: mu * (1 + size),
             "gamma": lambda: mu * mu / size,
             "inverse_gaussian": lambda: mu**3 / size,
-            "beta": lambda: mu * (1 - mu) / (1 + size),
+            "beta": lambda: mu * self.failure(eta) / (1 + size),
             "student": lambda: size**2 * student_variance(self.own_number),
             "gaussian": lambda: size**2,
             "lognormal": lambda: np.expm1(size**2) * np.exp(2 * mu + size**2),
@@ -197,13 +202,13 @@ class Family:
         m = np.ones(len(eta), dtype=np.int64) if trials is None else trials.astype(np.int64)
         table: dict[str, Callable[[], Any]] = {
             "binomial": lambda: rng.binomial(m, mu),
-            "betabinomial": lambda: rng.binomial(m, rng.beta(mu * size, (1 - mu) * size)),
+            "betabinomial": lambda: rng.binomial(m, beta_draws(rng, mu * size, self.failure(eta) * size)),
             "poisson": lambda: rng.poisson(mu),
             "nbinom2": lambda: rng.poisson(rng.gamma(size, mu / size)),
             "nbinom1": lambda: rng.poisson(rng.gamma(mu / size, size)),
             "gamma": lambda: rng.gamma(size, mu / size),
             "inverse_gaussian": lambda: rng.wald(mu, size),
-            "beta": lambda: rng.beta(mu * size, (1 - mu) * size),
+            "beta": lambda: np.clip(beta_draws(rng, mu * size, self.failure(eta) * size), *INSIDE),
             "student": lambda: mu + size * rng.standard_t(number, len(mu)),
             "gaussian": lambda: mu + size * rng.standard_normal(len(mu)),
             "lognormal": lambda: np.exp(mu + size * rng.standard_normal(len(mu))),
@@ -227,6 +232,12 @@ class Family:
                 f"responses of family {self.name!r} cannot be drawn at a mean of {value:.3g}, which effects drawn for the "
                 f"groups give with link {self.link!r}; draw at the fitted effects (groups='all'), or use another link"
             ) from error
+
+
+def beta_draws(rng: np.random.Generator, a: Array, b: Array) -> Array:
+    """(n,) beta variables; 1 where b is too small for a number above zero, 0 where a is."""
+    drawn = rng.beta(np.where(a == 0, 1.0, a), np.where(b == 0, 1.0, b))
+    return np.asarray(np.where(b == 0, 1.0, np.where(a == 0, 0.0, drawn)))
 
 
 def student_variance(df: float) -> float:
@@ -357,23 +368,34 @@ def _ndtr(eta: Array) -> Array:
     return np.asarray(ndtr(eta))
 
 
+def _power_of_e(eta: Array) -> Array:
+    """exp(eta), of predictors of a log-log link: beyond 700 there is no failure either way."""
+    return np.asarray(np.exp(np.minimum(eta, 700.0)))
+
+
 _INVERSE: dict[str, Callable[[Array], Any]] = {
     "identity": lambda e: e,
     "log": np.exp,
     "logit": _expit,
     "probit": _ndtr,
-    "cloglog": lambda e: -np.expm1(-np.exp(e)),
-    "cauchit": lambda e: 0.5 + np.arctan(e) / np.pi,
+    "cloglog": lambda e: -np.expm1(-_power_of_e(e)),
+    "cauchit": lambda e: np.arctan2(1.0, -e) / np.pi,
     "inverse": lambda e: 1 / e,
     "sqrt": lambda e: e * e,
     "inverse_square": lambda e: e**-0.5,
+}
+_COMPLEMENT: dict[str, Callable[[Array], Any]] = {  # 1 - the inverse
+    "logit": lambda e: _expit(-e),
+    "probit": lambda e: _ndtr(-e),
+    "cloglog": lambda e: np.exp(-_power_of_e(e)),
+    "cauchit": lambda e: np.arctan2(1.0, e) / np.pi,
 }
 _SLOPE: dict[str, Callable[[Array], Any]] = {
     "identity": np.ones_like,
     "log": np.exp,
     "logit": lambda e: _expit(e) * _expit(-e),
     "probit": _normal_pdf,
-    "cloglog": lambda e: np.exp(e - np.exp(e)),
+    "cloglog": lambda e: np.exp(np.minimum(e, 700.0) - _power_of_e(e)),
     "cauchit": lambda e: 1 / (np.pi * (1 + e * e)),
     "inverse": lambda e: -1 / (e * e),
     "sqrt": lambda e: 2 * e,

@@ -12,7 +12,7 @@ from .errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["as_narwhals", "dense", "from_narwhals", "from_value", "inspect", "series_out"]
+__all__ = ["arrow_out", "as_narwhals", "dense", "from_narwhals", "from_value", "inspect", "polars_out", "series_out"]
 
 
 def inspect(data: Any) -> tuple[str, list[Any]]:
@@ -107,7 +107,9 @@ def from_narwhals(series: Any) -> pd.Series[Any]:
     if isinstance(dtype, nw.Categorical):
         if type(series.to_native()).__module__.startswith("pyarrow"):
             return pd.Series(series.to_native().to_pandas())
-        series = series.cast(nw.String)
+        out = pd.Series(series.cast(nw.String).to_numpy())
+        out.attrs["unordered"] = True  # polars keeps no order of these categories
+        return out
     return pd.Series(series.to_numpy())
 
 
@@ -117,3 +119,22 @@ def series_out(values: Any) -> Any:
     if values.dtype != object:
         return values
     return [None if value is None or value != value else value for value in values.tolist()]
+
+
+def polars_out(values: Any) -> Any:
+    """As `series_out`; ordered categories become an Enum."""
+    import pandas as pd
+
+    if not isinstance(values, pd.Categorical):
+        return series_out(values)
+    import polars as pl
+
+    texts = [str(one) for one in values.categories]
+    return pl.Series([None if code < 0 else texts[code] for code in values.codes], dtype=pl.Enum(texts))
+
+
+def arrow_out(values: Any) -> Any:
+    """As `series_out`; categories stay a dictionary."""
+    import pandas as pd
+
+    return values if isinstance(values, pd.Categorical) else series_out(values)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ColumnError, DataError, listing, nearest
-from .foreign import as_narwhals, dense, from_narwhals, from_value, inspect, series_out
+from .foreign import arrow_out, as_narwhals, dense, from_narwhals, from_value, inspect, polars_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,11 +57,8 @@ class Table:
             labels = list(self._data.collect_schema().names())
         self._labels = {str(label): label for label in labels}
         self.names = tuple(map(str, labels))
-        if len(self._labels) != len(self.names):
-            twins = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise DataError(
-                f"column names must differ, but {listing(twins)} stand more than once; rename one of each"
-            )
+        twice = len(self._labels) != len(self.names)
+        self._twins = {name for name in self.names if self.names.count(name) > 1} if twice else set()
 
     def load(
         self, columns: Iterable[str], used_in: Mapping[str, str] | None = None
@@ -71,6 +68,8 @@ class Table:
         for name in wanted:
             if name not in self._labels:
                 raise self._unknown(name, (used_in or {}).get(name, ""))
+            if name in self._twins:
+                raise DataError(f"column names must differ, but {name!r} stands more than once; rename one of them")
         fresh = [name for name in wanted if name not in self._loaded]
         if fresh:
             self._fetch(fresh)
@@ -119,12 +118,12 @@ def like(native: Any, columns: Mapping[str, Any]) -> Any:
     if kind == "polars":
         import polars as pl
 
-        return pl.DataFrame({name: series_out(values) for name, values in columns.items()}, strict=False)
+        return pl.DataFrame({name: polars_out(values) for name, values in columns.items()}, strict=False)
     if kind == "pyarrow":
         import pyarrow as pa
 
         return pa.table(
-            {name: pa.array(series_out(values), from_pandas=True) for name, values in columns.items()}
+            {name: pa.array(arrow_out(values), from_pandas=True) for name, values in columns.items()}
         )
     import pandas as pd
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, OptionError
+from .errors import OptionError
 from .frame import like
 from .generalised_verbs import LinkVerbs, refuse
 
@@ -131,12 +131,17 @@ class GeneralisedFit(LinkVerbs):
             refuse("the mean of an ordinal response", "use probabilities()")
         return self.family.expected(eta, first, second)
 
-    def probabilities(self) -> Any:
-        """Probability of each category of an ordinal response, conditional on the group effects; a column per category."""
+    def probabilities(self, new: Any = None) -> Any:
+        """Probability of each category of an ordinal response, conditional on the group effects; a column per category.
+
+        At the rows fitted, or at new ones: ``probabilities(new)`` is ``predict(new)``, which has intervals too.
+        """
         if self.family.name != "ordinal":
             raise OptionError(
                 f"probabilities() are of categories, which family {self.family.name!r} does not have; use fitted()"
             )
+        if new is not None:
+            return self.predict(new)
         steps = self.categories_at(self._eta[1])
         labels = self.rows_of_data().labels
         return self._frame({label: self._aligned(steps[:, i]) for i, label in enumerate(labels)})
@@ -169,19 +174,21 @@ class GeneralisedFit(LinkVerbs):
             from .generalised_residuals import quantile_residuals
 
             return self._aligned(quantile_residuals(self, seed))
+        if kind == "deviance":
+            from .generalised_deviance import deviance_residuals
+
+            return self._aligned(deviance_residuals(self))
         d, eta = self.rows_of_data(), self._eta[1]
         first, second = self._parameters
         raw = self._observed() - self._mean(eta, first, second)
         if kind == "response":
             return self._aligned(raw)
+        if not self.family.finite_variance:
+            refuse(f"a Pearson residual of Student's t with df {self.family.df:.3g}, whose variance is infinite,",
+                   "use 'quantile'")  # fmt: skip
         weights = 1.0 if d.weights is None else d.weights
-        if kind == "pearson":
-            if not self.family.finite_variance:
-                refuse(f"a Pearson residual of Student's t with df {self.family.df:.3g}, whose variance is infinite,",
-                       "use 'quantile'")  # fmt: skip
-            least = np.finfo(float).tiny  # a mean at the end of its range leaves no variance, and no residual
-            return self._aligned(raw * np.sqrt(weights / np.maximum(self._variance(eta, first, second), least)))
-        return self._aligned(np.sign(raw) * np.sqrt(np.maximum(weights * self._row_deviance(eta, first), 0)))
+        least = np.finfo(float).tiny  # a mean at the end of its range leaves no variance, and no residual
+        return self._aligned(raw * np.sqrt(weights / np.maximum(self._variance(eta, first, second), least)))
 
     def augment(self) -> Any:
         """The columns the model used with .fitted (mean), .linear (predictor), .resid (y less the mean) and .pearson.
@@ -211,53 +218,53 @@ class GeneralisedFit(LinkVerbs):
         mean, mu = self._mean(eta, first, second), self.family.mean(eta)
         return np.asarray(mean / mu * (base + mu * mu) - mean * mean)
 
-    def _row_deviance(self, eta: Array, first: Array) -> Array:
-        from scipy.special import xlogy
-
-        d, mu = self.rows_of_data(), self.family.mean(eta)
-        y = d.y
-        if self.family.zero != "none":
-            refuse("the deviance of a model with extra zeros", "use 'pearson'")
-        if self.family.name == "poisson":
-            return np.asarray(2 * (xlogy(y, y / mu) - (y - mu)))
-        if self.family.name == "binomial":
-            m = np.ones(len(y)) if d.trials is None else d.trials
-            return np.asarray(2 * (xlogy(y, y / (m * mu)) + xlogy(m - y, (m - y) / (m - m * mu))))
-        if self.family.name == "gamma":
-            return np.asarray(2 * ((y - mu) / mu - np.log(y / mu)))
-        if self.family.name == "inverse_gaussian":
-            return np.asarray((y - mu) ** 2 / (mu**2 * y))
-        if self.family.name == "nbinom2":
-            size = np.exp(first)
-            return np.asarray(2 * (xlogy(y, y / mu) - (y + size) * np.log((y + size) / (mu + size))))
-        refuse(f"the deviance of family {self.family.name!r}", "use 'pearson'")
-
     def _predicted(self, new: Any, options: dict[str, Any]) -> Any:
         from .generalised_predict import predict
 
         return predict(self, new, **options)
 
     def simulate(self, n: int = 1, *, groups: Any = None, seed: Any = None) -> Any:
-        """New responses for the rows fitted: sim_1 ... sim_n; see `multilevel.predict.simulate`."""
+        """New responses for the rows fitted: sim_1 ... sim_n; see `multilevel.predict.simulate`.
+
+        Of an ordinal response they are the values of the data: numbers, or ordered categories. Of a response of two texts
+        they are 0 for failure and 1 for success (`messages` say which is which), of counts among trials the successes.
+        """
         from .generalised_predict import draw_responses
         from .predict import generator, group_names
+        from .responses import labelled
 
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise OptionError(f"n must be a positive whole number, got {n!r}")
         y = draw_responses(self, int(n), group_names(self, groups), generator(seed))
         out = np.full((n, self.design.n_input), np.nan)
         out[:, self.design.rows] = y
-        return like(self.design.kind, {f"sim_{i + 1}": column for i, column in enumerate(out)})
+        ordinal = self.family.name == "ordinal"
+        columns = [labelled(self.design, self._model.data, one) for one in out] if ordinal else list(out)
+        return like(self.design.kind, {f"sim_{i + 1}": column for i, column in enumerate(columns)})
 
     def refit(self, y: Any, *, threads: int | None = None) -> Any:
-        """Fit the same model to another response: (n_input,) values as the family takes them."""
+        """Fit the same model to another response.
+
+        Parameters
+        ----------
+        y : (n_input,) column, array or list
+            What `simulate` draws, or values such as the model's own: successes of each row's trials (with a response of
+            proportions those too), categories by name or by their numbers from 0, else the response itself. Rows that the
+            model left out may hold anything.
+        threads : int, optional
+
+        Raises
+        ------
+        DataError
+            For the wrong number of values, and one that the family cannot have, with its row; where a response has no fit
+            (all alike, or a category missing).
+        """
         from dataclasses import replace
 
-        values = np.asarray(y, dtype=np.float64)
-        d = self.rows_of_data()
-        if values.shape != (d.n_input,) or not np.isfinite(values[d.rows]).all():
-            raise DataError(f"the new response must hold a finite number for each of the {d.n_input} rows of the data")
-        return self._model.with_design(replace(d, y=values[d.rows])).fit(threads=threads)
+        from .generalised_response import new_response
+
+        design = replace(self.rows_of_data(), y=new_response(self, y))
+        return self._model.with_design(design).fit(threads=threads)
 
     def condition(self, rows: Any, *, weights: Any = None, offset: Any = None) -> LinkConditioned:
         """Update the group effects with new rows, without refitting; see `Fit.condition`.
@@ -318,7 +325,8 @@ class GeneralisedFit(LinkVerbs):
 
         On the scale of the link as for a linear model, with the variance of the distribution in place of sigma squared:
         pi^2/3 (logit), 1 (probit), pi^2/6 (cloglog), ``log(1 + Var(y) / E(y)^2)`` (log link, at the mean of the model without
-        predictors). A random intercept with a level for every row is overdispersion and counts to that variance.
+        predictors), ``trigamma(shape)`` (gamma with log link: the variance of log y). A random intercept with a level for
+        every row is overdispersion and counts to that variance.
 
         On the scale of the response the variance of y itself is split: between groups lies that of E(y | group), averaged
         over the fixed predictors of the rows (Goldstein, Browne & Rasbash 2002; R's QGglmm). A binomial response counts as
@@ -390,7 +398,9 @@ class GeneralisedFit(LinkVerbs):
         Returns
         -------
         frame
-            By row: leverage, std_residual (Pearson residual over its sd), cooks (as lme4's), cooks_fixed, dffits, dfbetas_*.
+            By row: leverage, std_residual (Pearson residual over its sd), cooks and dffits, all with the expected weights
+            that lme4 takes; cooks_fixed and dfbetas_* (one step with the curvature at the data). Of an ordinal response,
+            which has no Pearson residual, all are with that curvature.
             By group: level, rows, cooks, dfbetas_*; sd(...), cor(...) and the coefficients of `extra` without the group
             (not with variances=False, the working linear model for groups too, which is quicker and less exact).
         """

@@ -42,6 +42,8 @@ SEED = 0
 SIMULATIONS = 200
 NUMBERS = 2e7  # most simulated responses
 ENOUGH_ROWS = 8  # of a group on average, for residuals given its effects
+FEWEST_LEVELS = 4  # of a factor that separates
+ALIKE = 0.9  # of these levels without a spread
 LARGE_EFFECT = 10.0  # of a predictor over its range, on the scale of the link: a probability from 0.7 to 99.3 %
 
 
@@ -171,7 +173,11 @@ def singular(fit: GeneralisedFit) -> Check:
 
 def separation(fit: GeneralisedFit) -> list[Check]:
     """Whether a predictor tells the outcomes apart (nearly) completely, so that its coefficient runs away."""
-    if fit.family.name not in (*TRIALS, "ordinal") or not len(fit.optimum.beta):
+    if fit.family.name not in (*TRIALS, "ordinal"):
+        return []
+    if (text := uniform_groups(fit)) is not None:
+        return [Check("separation", PROBLEM, text)]
+    if not len(fit.optimum.beta):
         return []
     span, error = np.ptp(fit.design.X, axis=0), np.sqrt(np.diag(fit.optimum.vcov))
     size = np.abs(fit.optimum.beta) * span
@@ -188,6 +194,33 @@ def separation(fit: GeneralisedFit) -> list[Check]:
             "not use its Wald test.",
         )
     ]
+
+
+def uniform_groups(fit: GeneralisedFit) -> str | None:
+    """What it means that (nearly) every level of a grouping factor has successes alone or failures alone.
+
+    Levels with two trials or more count. Where there is no spread within levels, the likelihood hardly bounds their variance.
+    Rare outcomes leave many levels without one anyway: more than half of them must be alike for another reason.
+    """
+    if fit.family.name not in TRIALS:
+        return None
+    d = fit.design
+    trials = np.ones(len(d.y)) if d.trials is None else d.trials
+    for term in d.terms:
+        good, all_ = (np.bincount(term.codes, one, minlength=len(term.levels)) for one in (d.y, trials))
+        told = all_ >= 2
+        alike = int(np.sum(told & ((good == 0) | (good == all_))))
+        count, share = int(told.sum()), float(good.sum() / all_.sum())
+        by_chance = float(np.sum(share ** all_[told] + (1 - share) ** all_[told]))
+        if count >= FEWEST_LEVELS and alike >= ALIKE * count and by_chance < count / 2:
+            how = f"all {count}" if alike == count else f"{alike} of {count}"
+            return (
+                f"In {how} levels of {term.group} the outcomes are alike, only successes or only failures: the factor tells "
+                "them apart (separation), so that the variance between its levels and the fixed effects are hardly bounded "
+                "and their standard errors mean little. More data within levels, a model with a prior or penalty on the "
+                f"variance (not in this library), or leaving {term.group} out would help."
+            )
+    return None
 
 
 def predictors(fit: GeneralisedFit) -> Check:

@@ -13,6 +13,11 @@ for groups too, is up to 0.11 off in these; without single rows of cbpp 0.96 and
 always take the two steps for groups, and their rows' working model moves the thresholds too. A variance of zero stays zero
 in the steps; rows whose density has no positive curvature (some zeros of a zero-inflated model) count without weight in the
 working model.
+
+Of rows, ``leverage``, ``std_residual``, ``cooks`` and ``dffits`` join Pearson residuals to expected weights
+(`generalised_expected`), as lme4 does; ``cooks_fixed`` and ``dfbetas_*`` are steps with the likelihood's own curvature, which
+for most families are several times nearer to refits than steps with expected weights. For inverse Gaussian and zero-inflated
+responses even they are rough: of some 25 inverse Gaussian rows refitted, one was 0.6 standard errors off.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from numpy.typing import NDArray
 
 from . import crossprod
 from .errors import DataError, MultilevelWarning, OptionError
+from .generalised_expected import expected_model
 from .group_influence import MUCH_WORK, Deletion, _sd_columns, user_roots
 from .influence import ALONE, REFIT_METHOD, Entry, Rows, _row_changes, cooks_of, dfbetas, leverages, times, without_rows
 from .laplace import SMALLEST_WEIGHT, Joint
@@ -84,13 +90,17 @@ def working_rows(fit: GeneralisedFit) -> Rows:
 def by_row(fit: GeneralisedFit) -> dict[str, Array]:
     """Per row used: leverage, std_residual, cooks, cooks_fixed, dffits and dfbetas_* columns."""
     rows = working_rows(fit)
-    h = leverages(fit, rows)
-    left = np.where(1 - h > ALONE, 1 - h, np.nan)
     score, w = score_and_weight(fit)
-    e = score / np.sqrt(w)
-    residual = e if fit.family.name == "ordinal" else fit.residuals("pearson")[fit.design.rows]
+    observed = score / np.sqrt(w)
+    curved = leverages(fit, rows)
+    if fit.family.name == "ordinal":
+        h, residual, change = curved, observed, _ordinal_changes(fit)
+    else:
+        h = leverages(fit, *expected_model(fit, rows))
+        residual = fit.residuals("pearson")[fit.design.rows]
+        change = _row_changes(fit, rows, observed / np.where(1 - curved > ALONE, 1 - curved, np.nan))
+    left = np.where(1 - h > ALONE, 1 - h, np.nan)
     std = residual / np.sqrt(left)
-    change = _ordinal_changes(fit) if fit.family.name == "ordinal" else _row_changes(fit, rows, e / left)
     return {
         "leverage": h,
         "std_residual": std,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .families import COUNTS, TRIALS
-from .generalised_residuals import base_tails
+from .generalised_residuals import base_tails, beta_tails
 from .generalised_rows import RECIPROCAL, Rows, edge, link_width
 from .generalised_uncertainty import joint_vcov, quadratic
 from .normal_mean import normal_mean
@@ -182,13 +182,13 @@ def lower_tail(base: Family, y: Array, eta: Array, first: Array, trials: Array) 
     at = np.maximum(y, 0.0)
     if base.name == "binomial":
         left = np.maximum(trials - at, 1.0)
-        return np.where(y < 0, 0.0, np.where(y >= trials, 1.0, betainc(left, at + 1, 1 - mu)))
+        return np.where(y < 0, 0.0, np.where(y >= trials, 1.0, betainc(left, at + 1, base.failure(eta))))
     table: dict[str, Callable[[], Any]] = {
         "poisson": lambda: gammaincc(np.floor(at) + 1, mu) * (y >= 0),
         "nbinom2": lambda: betainc(size, np.floor(at) + 1, size / (size + mu)) * (y >= 0),
         "nbinom1": lambda: betainc(mu / size, np.floor(at) + 1, 1 / (1 + size)) * (y >= 0),
         "gamma": lambda: gammainc(size, at * size / mu),
-        "beta": lambda: betainc(mu * size, (1 - mu) * size, np.clip(y, 0, 1)),
+        "beta": lambda: beta_tails(y, mu * size, base.failure(eta) * size)[0],
         "student": lambda: stdtr(base.df or np.nan, (y - mu) / size),
         "gaussian": lambda: ndtr((y - mu) / size),
         "lognormal": lambda: ndtr((np.log(np.maximum(y, 1e-300)) - mu) / size),
@@ -244,7 +244,7 @@ def root(function: Callable[[Array, Index], Array], start: Array, scale: Array) 
 
 def upper(link: Family, cut: float) -> Callable[[Array, Index], Array]:
     """P(Y above a threshold) at linear predictors."""
-    return lambda values, _: 1 - link.mean(cut - values)
+    return lambda values, _: link.failure(cut - values)
 
 
 def category_limits(fit: GeneralisedFit, rows: Rows, level: float) -> tuple[Index, Index]:

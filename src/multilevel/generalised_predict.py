@@ -58,10 +58,11 @@ def predict(
     Returns
     -------
     frame
-        prediction and, with an interval, std_error, conf_low, conf_high. The standard error is that of the linear predictor;
-        with marginal=True of the mean itself. Of an ordinal response a column for each category and, with a confidence
-        interval, ``<category>_low`` and ``<category>_high``; with a prediction interval conf_low and conf_high, the ends of
-        the central categories.
+        prediction and, with an interval, std_error, conf_low, conf_high. The standard error is that of the linear predictor,
+        beside predictions on the scale of the response too; with extra zeros it is that of the counts' linear predictor and
+        leaves the share of zeros out, which confidence limits carry. With marginal=True it is that of the mean itself. Of an
+        ordinal response a column for each category and, with a confidence interval, ``<category>_low`` and
+        ``<category>_high``; with a prediction interval conf_low and conf_high, the ends of the central categories.
     """
     _check(kind, new_levels, interval, marginal)
     table = linear.predict(

@@ -176,7 +176,11 @@ def profile(fit: GeneralisedFit, which: Any, progress: bool | None) -> Profile:
     messages: list[str] = []
     if fit.model._quadrature == 0:
         fit = by_laplace(fit)
-        messages.append("Profiles are of Laplace's approximation at its maximum; the fit is lme4's quick start.")
+        messages.append(
+            "Profiles are of Laplace's approximation at its maximum, whose estimates they list; the fit is lme4's quick "
+            "start (quadrature=0), whose estimates differ."
+        )
+        warnings.warn(messages[-1], MultilevelWarning, stacklevel=users_level())
     if not fit.convergence.converged:
         messages.append(f"Profiles are about estimates that are no certain optimum: {fit.convergence.sentence}")
     with Progress(16 * len(picked), "profile", progress) as bar:

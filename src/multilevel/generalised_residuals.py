@@ -123,8 +123,7 @@ def tails(fit: GeneralisedFit, y: Array, eta: Array) -> tuple[Array, Array]:
 
 def truncated(family: Family, y: Array, eta: Array, first: Array, below: Array, above: Array) -> tuple[Array, Array]:
     """Tails of a count given that it is above zero, from those of the count."""
-    log_zero = family._log_zero(eta, first)
-    zero, more = np.exp(log_zero), -np.expm1(log_zero)
+    zero, more = base_tails(family, np.zeros(len(y)), eta, first, None)
     upper = np.clip(np.divide(above, more, out=np.zeros_like(above), where=more > 0), 0, 1)
     rare = more < 0.5  # counts above zero: P(Y <= y) - P(Y = 0) has lost its digits
     lower = np.where(rare, 1 - upper, np.clip((below - zero) / np.where(rare, 1.0, more), 0, 1))
@@ -138,8 +137,7 @@ def _ordinal(fit: GeneralisedFit, eta: Array, y: Array) -> tuple[Array, Array]:
     inner = (y >= 0) & (y < len(cuts))
     at = cuts[np.clip(y, 0, len(cuts) - 1).astype(np.intp)] - eta
     below = np.where(inner, link.mean(at), np.where(y < 0, 0.0, 1.0))
-    flipped = 1 - link.mean(at) if fit.family.link == "cloglog" else link.mean(-at)
-    return below, np.where(inner, flipped, np.where(y < 0, 1.0, 0.0))
+    return below, np.where(inner, link.failure(at), np.where(y < 0, 1.0, 0.0))
 
 
 def base_tails(family: Family, y: Array, eta: Array, first: Array, trials: Array | None) -> tuple[Array, Array]:
@@ -149,17 +147,15 @@ def base_tails(family: Family, y: Array, eta: Array, first: Array, trials: Array
     mu, size = family.mean(eta), np.exp(first)
     m = np.ones(len(y)) if trials is None else trials
     table: dict[str, Callable[[], Any]] = {
-        "binomial": lambda: stats.binom(m, mu),
         "poisson": lambda: stats.poisson(mu),
         "gamma": lambda: stats.gamma(size, scale=mu / size),
         "inverse_gaussian": lambda: stats.invgauss(mu / size, scale=size),
-        "beta": lambda: stats.beta(mu * size, (1 - mu) * size),
         "student": lambda: stats.t(family.own_number, mu, size),
         "gaussian": lambda: stats.norm(mu, size),
         "lognormal": lambda: stats.lognorm(size, scale=np.exp(mu)),
     }
-    if family.name == "betabinomial":
-        return beta_binomial_tails(y, m, mu * size, (1 - mu) * size)
+    if family.name in PROPORTIONS:
+        return PROPORTIONS[family.name](y, m, mu, family.failure(eta), size)
     if family.name in ("nbinom2", "nbinom1"):
         count, odds = (size, mu / size) if family.name == "nbinom2" else (mu / size, size)
         return negative_binomial_tails(y, count, odds)
@@ -182,6 +178,32 @@ def negative_binomial_tails(y: Array, size: Array, odds: Array) -> tuple[Array, 
     return below, np.where(known, betainc(at, size, share), count <= 0)
 
 
+def binomial_tails(y: Array, m: Array, mean: Array, failure: Array) -> tuple[Array, Array]:
+    """P(Y <= y) and P(Y > y) of counts of successes among m."""
+    from scipy.special import betainc
+
+    count = np.floor(y)
+    low, high = np.maximum(count, 0) + 1, np.maximum(m - count, 1)
+    below, above = betainc(high, low, failure), betainc(low, high, mean)
+    return np.where(y < 0, 0.0, np.where(y >= m, 1.0, below)), np.where(y < 0, 1.0, np.where(y >= m, 0.0, above))
+
+
+def beta_tails(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """P(Y <= y) and P(Y > y) of beta variables; all at 1 where b is too small for a number above zero, at 0 where a is."""
+    from scipy.special import betainc, betaincc
+
+    x, known = np.clip(y, 0, 1), (a > 0) & (b > 0)
+    a, b, surely = np.where(known, a, 1.0), np.where(known, b, 1.0), np.where(b > 0, y >= 0, y >= 1)
+    return np.where(known, betainc(a, b, x), surely), np.where(known, betaincc(a, b, x), ~surely)
+
+
+PROPORTIONS: dict[str, Callable[..., tuple[Array, Array]]] = {  # by response, trials, mean, 1 - mean, precision
+    "binomial": lambda y, m, mean, failure, _: binomial_tails(y, m, mean, failure),
+    "beta": lambda y, _, mean, failure, size: beta_tails(y, mean * size, failure * size),
+    "betabinomial": lambda y, m, mean, failure, size: beta_binomial_tails(y, m, mean * size, failure * size),
+}
+
+
 def beta_binomial_tails(y: Array, m: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """P(Y <= y) and P(Y > y) of beta-binomial counts: a sum over the successes, or an integral where trials are many.
 
@@ -193,6 +215,10 @@ def beta_binomial_tails(y: Array, m: Array, a: Array, b: Array) -> tuple[Array, 
     below, above = (y >= 0).astype(np.float64), (y < 0).astype(np.float64)
     y = np.floor(y)
     inner = (y >= 0) & (y < m)
+    all_fail, all_succeed = inner & (a == 0), inner & (b == 0)  # too small for a number above zero
+    below[all_fail], above[all_fail] = 1.0, 0.0
+    below[all_succeed], above[all_succeed] = 0.0, 1.0
+    inner &= (a > 0) & (b > 0)
     for many, function in ((False, _summed), (True, _integrated)):
         rows = np.flatnonzero(inner & ((m > MOST_SUMMED) == many))
         for start in range(0, len(rows), BATCH):

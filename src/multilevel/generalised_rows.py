@@ -182,7 +182,7 @@ def edge(family: Family, eta: Array) -> Array:
     if family.link == "log":
         return np.minimum(eta, TOP)
     if family.name in POSITIVE and family.link in ("identity", *RECIPROCAL):
-        return np.maximum(eta, 1e-8)
+        return np.maximum(eta, 1e-100 if family.link == "identity" else 1e-8)  # means may be small
     return eta
 
 

@@ -161,12 +161,9 @@ def _spherical(fit: GeneralisedFit, state: Any, sums: Array) -> Array:
 def _scores(fit: GeneralisedFit) -> tuple[Array, Array]:
     """(n,) derivative of each row's log density by its linear predictor, and (n, r) that by the further coefficients."""
     from . import _core
-    from .generalised_rows import edge
 
     d, coefficients = fit.rows_of_data(), fit.coefficients
-    eta = edge(fit.family, fit._eta[1])
-    if fit.family.link == "sqrt":  # rounding in the user's coordinates may step over the edge the search keeps off
-        eta = np.maximum(eta, 1e-8)
+    eta = fit._eta[1]
     prior = np.ones(len(d.y)) if d.weights is None else d.weights
     first, second = fit._parameters
     family = fit.model.distribution  # whose shape, where it is estimated, is a coefficient like others

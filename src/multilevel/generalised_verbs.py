@@ -23,6 +23,11 @@ class LinkVerbs(Fit):
     def anova(self, type: Any = 3, ddf: str = "none") -> Any:
         """Wald tests of the terms; see `Fit.anova`. ``statistic`` is the chi-square over num_df, den_df is infinite."""
         check_normal(ddf)
+        if isinstance(type, Fit):
+            raise OptionError(
+                "anova() tests the terms of one fit (type 1, 2 or 3), it does not compare two. Compare their .aic, or twice "
+                "the difference of their .loglik where one model lies within the other; drop1() and ranova() do that test"
+            )
         return super().anova(type, "none")
 
     def test(
@@ -152,6 +157,8 @@ class LinkVerbs(Fit):
         -----
         ConvergenceWarning
             If the search meets a higher likelihood than the fit's; the profile then is that of the better optimum.
+        MultilevelWarning
+            For a fit with ``quadrature=0``: profiles, and the estimates they list, are those of Laplace's approximation.
         """
         from .generalised_profiles import profile
 
@@ -277,11 +284,14 @@ class LinkVerbs(Fit):
 
 
 def check_normal(ddf: str) -> None:
-    """Refuse degrees of freedom, which generalised models do not have; the Gaussian default stands for none."""
-    from .inference import _normal_only, check_ddf
+    """Refuse degrees of freedom, which generalised models do not have."""
+    from .inference import check_ddf
 
     check_ddf(ddf)
-    _normal_only(ddf)
+    if ddf != "none":
+        raise OptionError(
+            f"ddf {ddf!r} is for Gaussian models; generalised ones use the normal distribution, ddf='none'"
+        )
 
 
 def refuse(what: str, instead: str) -> NoReturn:

@@ -173,15 +173,19 @@ def projected(fit: Fit, rows: Rows, v: Array) -> Array:
     return np.asarray(v - times(rows, lambdas, solved))
 
 
-def leverages(fit: Fit, rows: Rows) -> Array:
-    """(n,) diagonal of H = A M^-1 A', the hat matrix of the conditional fit (lme4's hatvalues)."""
+def leverages(fit: Fit, rows: Rows, engine: Engine | None = None) -> Array:
+    """(n,) diagonal of H = A M^-1 A', the hat matrix of the conditional fit (lme4's hatvalues).
+
+    `engine` where the rows have other weights than the fit's own engine.
+    """
     from . import _core
 
+    engine = fit.engine if engine is None else engine
     lambdas = list(fit.optimum.engine_lambdas)
     codes = [np.ascontiguousarray(e.codes, dtype=np.int32) for e in rows.entries]
     effects = [np.ascontiguousarray(e.z @ lambdas[e.group]) for e in rows.entries]
-    with fit.engine.lock:
-        state = fit.engine.state(fit.reml, lambdas)
+    with engine.lock:
+        state = engine.state(fit.reml, lambdas)
         x = np.ascontiguousarray(rows.x)
         return np.asarray(_core.estimation_var(state, x, codes, effects, [e.group for e in rows.entries], True))
 

@@ -22,7 +22,7 @@ from .families import shape_limit
 from .laplace_coordinates import Coordinates
 from .laplace_joint import Joint as Joint
 from .laplace_joint import covariance
-from .laplace_start import in_units, starts, unit_of
+from .laplace_start import in_units, runs_away, starts, unit_of
 from .laplace_working import WorkingEngine, observed_core
 from .optimise import STATUS, Evidence
 from .reml import Engine, Optimum
@@ -171,6 +171,9 @@ class LaplaceEngine:
                 lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
                 found = attempt(lambdas, plain)
                 if found["status"] == 0 or (found["status"] != 3 and abs(found["decrement"]) < SETTLED):
+                    break
+                if runs_away(self, found):
+                    found["decrement"] = -np.inf
                     break
         if start is None and best is not None and len(self.design.y) <= FEW_ROWS and self._vanished(best, components):
             for size in (3.0, 6.0):  # a variance of zero is often one of two minima where the data say little
@@ -362,7 +365,7 @@ def start_eta(family: Family, mean: float) -> float:
     positive = max(mean, 1e-3)
     table = {
         "identity": mean,
-        "log": np.log(positive),
+        "log": np.log(max(mean, 1e-300)),
         "logit": logit(p),
         "probit": ndtri(p),
         "cloglog": np.log(-np.log1p(-p)),
@@ -411,19 +414,22 @@ def coefficients_of(design: Design, family: Family) -> Coefficients:
 def start_dispersion(design: Design, family: Family) -> float:
     """Log of a first dispersion, by moments of the raw response."""
     y = design.y if design.trials is None else design.y / np.maximum(design.trials, 1)
-    mean, var = float(np.mean(y)), max(float(np.var(y)), 1e-300)
+    size = min(max(float(np.abs(y).max(initial=0.0)), 1e-300), 1e300)
+    unit = float(np.log(size))  # moments are of responses over the largest, whose powers stay in range
+    mean, var = float(np.mean(y / size)), max(float(np.var(y / size)), 1e-300)
+    positive, spread = float(np.log(max(mean, 1e-300))), float(np.log(var))
     table = {
         "nbinom2": 0.0,
         "nbinom1": 0.0,
-        "gamma": np.log(mean**2 / var),
-        "inverse_gaussian": np.log(max(mean, 1e-300) ** 3 / var) if mean > 0 else 0.0,
-        "beta": np.log(max(mean * (1 - mean) / var - 1, 1.0)),
+        "gamma": 2 * positive - spread,
+        "inverse_gaussian": 3 * positive - spread + unit,
+        "beta": np.log(max(mean * (1 / size - mean) / var - 1, 1.0)),
         "betabinomial": 2.0,
         "student": np.log(robust_sd(y)),
-        "tweedie": np.log(var) - 1.5 * np.log(max(mean, 1e-300)),
+        "tweedie": spread - 1.5 * positive + 0.5 * unit,
         "lognormal": np.log(max(float(np.std(np.log(np.maximum(y, 1e-300)))), 1e-8)),
     }
-    return float(table[family.name] if family.name in table else np.log(np.sqrt(var)))
+    return float(table[family.name] if family.name in table else spread / 2 + unit)
 
 
 def robust_sd(y: Array) -> float:

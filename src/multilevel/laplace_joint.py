@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 STEP = 1e-3  # of differences of the exact gradient: truncation of a millionth, and ten times less of its rounding than 1e-4
 SETTLED = 1e-9  # gradient of the deviance that is none: its rounding
+ROUNDING = 1e-8  # of a deviance, relative: a step that raises it by more is a step away
 FLATTEST = 1e-10  # curvature, over the largest, that counts as none
 
 
@@ -144,9 +145,11 @@ class Joint:
         for _ in range(3):
             if now is None or not np.abs(now).max() > SETTLED:
                 break
+            before = self.settle()
             step = np.asarray(-np.linalg.solve(hessian, now), dtype=np.float64)
             after = self.gradient(step)
-            if after is None or not np.abs(after).max() < 0.5 * np.abs(now).max():
+            higher = self._last > before + ROUNDING * (1 + abs(before))
+            if after is None or higher or not np.abs(after).max() < 0.5 * np.abs(now).max():
                 self.evaluate(np.zeros(self.size), False)
                 break
             far += float(np.abs(step / sizes).max())

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 GLM_EVALUATIONS = 200
 ALMOST_NONE = -5.0  # logit of a share of extra zeros that is next to nothing
 UNITS = (1e-3, 1e3)  # sds of responses that need no unit of their own
+PERFECT = 16.0  # log of a shape or precision: responses as good as equal to their means
 SAME = 1e-6  # deviances and coefficients closer than this are of one maximum
 
 
@@ -43,7 +44,9 @@ def starts(engine: LaplaceEngine, plain: Array) -> list[Array]:
         if fitted is None:
             found.append((np.inf, first))
             continue
-        deviance, values = fitted
+        deviance, values, status = fitted
+        if status == 1 and engine.family.name == "ordinal":  # thresholds that met are a corner a search does not leave
+            found.append((np.inf, first))
         new = all(abs(deviance - d) > SAME or np.abs(values - v).max() > 1e-3 for d, v in found)
         if new:
             found.append((deviance, values))
@@ -75,6 +78,13 @@ def in_units(
     return tuple(replace(g, basis=unit * g.basis) for g in groups), codes, [*scaled], *rest
 
 
+def runs_away(engine: LaplaceEngine, found: dict[str, Any]) -> bool:
+    """Whether a search ended on its way to a perfect fit, whose likelihood has no maximum: other starts go there too."""
+    if engine.family.name not in ("gamma", "beta") or found["status"] in (0, 3):
+        return False
+    return bool(engine.coefficients.rows(found["plain"][engine.x.shape[1] :])[0].max() > PERFECT)
+
+
 def first_values(engine: LaplaceEngine, plain: Array) -> list[Array]:
     """The coefficients given; for zero inflation with two shares of extra zeros."""
     if engine.family.zero != "inflated":
@@ -99,8 +109,8 @@ def excess(engine: LaplaceEngine) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def without_random_effects(engine: LaplaceEngine, plain: Array) -> tuple[float, Array] | None:
-    """Deviance and coefficients of the model without random effects; None where it cannot be evaluated."""
+def without_random_effects(engine: LaplaceEngine, plain: Array) -> tuple[float, Array, int] | None:
+    """Deviance, coefficients and the search's status, without random effects; None where it cannot be evaluated."""
     from . import _core
 
     d = engine.design
@@ -114,4 +124,4 @@ def without_random_effects(engine: LaplaceEngine, plain: Array) -> tuple[float, 
     if engine.x.shape[1]:
         refuse_separated(d, engine.family, np.asarray(state.rows()[1]))
     values = np.asarray(found["plain"], dtype=np.float64)
-    return (float(found["deviance"]), values) if np.isfinite(values).all() else None
+    return (float(found["deviance"]), values, int(found["status"])) if np.isfinite(values).all() else None

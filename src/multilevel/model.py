@@ -404,7 +404,7 @@ def glmer(
     **options
         Anything `Model` takes.
     """
-    check_options("glmer", options, (*OPTIONS, "dispersion", "zi", "hurdle"))
+    check_options("glmer", options, (*OPTIONS, *OF_FAMILIES))
     return Model(formula, data, family=family, link=link, **options).fit(threads=threads, quadrature=nAGQ)
 
 
@@ -434,12 +434,29 @@ def lmer(formula: str, data: Any, REML: bool = True, *, threads: int | None = No
 OPTIONS = (
     "weights", "offset", "contrasts", "missing", "levels", "correlation", "variance", "covariance",
 )  # fmt: skip  # of a model, beside formula, data and family
+OF_FAMILIES = ("dispersion", "zi", "hurdle")
+OWN = {  # what each way to a model takes besides
+    "lmer": ("REML", "threads"),
+    "glmer": ("family", "link", *OF_FAMILIES, "nAGQ", "threads"),
+    "Model": ("family", "link", *OF_FAMILIES),
+}
+ELSEWHERE = {  # options of Model.fit, by their names here and in lme4
+    "quadrature": "quadrature", "nAGQ": "quadrature", "REML": "reml", "reml": "reml", "threads": "threads",
+}  # fmt: skip
 
 
 def check_options(name: str, options: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     """Unknown keyword: an error that names the nearest one."""
     for key in options:
         if key not in allowed:
-            known = (*OPTIONS, *(("REML", "threads") if name == "lmer" else ("family", "link")))
+            known = (*OPTIONS, *OWN[name])
+            found = next((one for one in ELSEWHERE if one.casefold() == key.casefold()), None)
+            if name == "Model" and found is not None:
+                at = ELSEWHERE[found]
+                raise OptionError(f"Model() has no option {key!r}; did you mean {at!r} of fit(): Model(...).fit({at}=...)?")
             hint = nearest(key, known)
+            if name == "lmer" and key in (*OWN["glmer"], "quadrature"):
+                hint = f"it is one of glmer(), whose families are not gaussian; allowed are {', '.join(known)}"
+            if name == "glmer" and key == "quadrature":
+                hint = "did you mean 'nAGQ'?"
             raise OptionError(f"{name}() has no option {key!r}; {hint or 'allowed are ' + ', '.join(known)}")

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import frame
-from .errors import DataError, FormulaError
+from .errors import DataError, FormulaError, listing
 from .expressions import analyse, evaluate
 from .families import COUNTS, TRIALS, Family
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .design import Design
     from .plan import Plan
 
 Array = NDArray[np.float64]
@@ -81,6 +82,7 @@ def read(
         _refuse(good > trials, rows, f"the response {text}", good, "at most the number of trials")
         _differ(good, trials, text)
         return Response(good, trials, (), weights)
+    _no_bare_bar(plan, text)
     name = plan.response.columns[0]
     kind = frame.column_kind(series[name], name) if plan.response.plain else "number"
     if family.name == "ordinal":
@@ -88,7 +90,7 @@ def read(
     if kind not in ("number", "bool"):
         if family.name != "binomial":
             raise frame.not_numeric(series[name], name, kind, "", rows, f"family {family.name!r} takes numbers")
-        return _two_values(series[name], name, weights)
+        return _two_values(series[name], name, weights, rows)
     y = _values(text, series)
     if family.name in TRIALS:
         return _successes(y, rows, text, family, weights)
@@ -109,12 +111,23 @@ def _wrong(plan: Plan, message: str) -> NoReturn:
     raise FormulaError(message, plan.formula.text, 0, len(plan.formula.response))
 
 
-def _arguments(text: str) -> list[str]:
-    """Arguments between the commas that stand outside parentheses."""
+def _no_bare_bar(plan: Plan, text: str) -> None:
+    """Refuse ``s | size``, which is meant as successes among trials; ``(a > 1) | (b > 2)`` is one condition or the other."""
+    parts = [part.strip() for part in _arguments(text, "|")]
+    if len(parts) > 1 and not all(part.startswith(("(", "~")) for part in parts):
+        _wrong(
+            plan,
+            f"the response {text} is no column; successes among trials are written {parts[0]} | trials({parts[1]}), and a "
+            "condition or another with parentheses, (a > 1) | (b > 1)",
+        )
+
+
+def _arguments(text: str, mark: str = ",") -> list[str]:
+    """Arguments between the commas, or other marks, that stand outside parentheses."""
     out, depth, start = [], 0, 0
     for i, char in enumerate(text):
         depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
+        if char == mark and depth == 0:
             out.append(text[start:i])
             start = i + 1
     return [*out, text[start:]]
@@ -197,16 +210,26 @@ def _successes(y: Array, rows: NDArray[Any], text: str, family: Family, weights:
     return Response(np.round(good), np.round(weights), (), None)
 
 
-def _two_values(series: pd.Series[Any], name: str, weights: Array | None) -> Response:
+def _two_values(series: pd.Series[Any], name: str, weights: Array | None, rows: NDArray[Any]) -> Response:
     codes, labels = frame.factor(series, name)
     texts = tuple(frame.label_text(label) for label in labels.tolist())
     if len(texts) != 2:
         shown = ", ".join(map(repr, texts[:5]))
+        where = ""
+        if len(texts) > 2:
+            _, first = np.unique(codes, return_index=True)
+            third = int(np.sort(first)[2])
+            where = f"; the third of them is {texts[codes[third]]!r} in row {int(rows[third])} (counting from 0)"
         raise DataError(
             f"the response {name!r} has {len(texts)} value{'s' * (len(texts) != 1)} ({shown}"
-            f"{', ...' * (len(texts) > 5)}); family 'binomial' takes two. Ordered categories need family 'ordinal'"
+            f"{', ...' * (len(texts) > 5)}){where}; family 'binomial' takes two. Ordered categories need family 'ordinal'"
         )
-    message = f"{name!r}: {texts[1]!r} counts as success, {texts[0]!r} as failure."
+    order = "in alphabetical order"
+    if frame.column_kind(series, name) in ("category", "ordered"):
+        order = "in the order of its categories"
+    elif series.attrs.get("unordered"):
+        order = "in alphabetical order; a Categorical of polars has no other, an Enum has"
+    message = f"{name!r}: {texts[1]!r} counts as success, {texts[0]!r} as failure ({order})."
     return Response(codes.astype(np.float64), None, texts, weights, (message,))
 
 
@@ -236,4 +259,45 @@ def _categories(
             "three or more (two: 'binomial')"
         )
     texts = tuple(frame.label_text(label) for label in labels.tolist())
-    return Response(codes.astype(np.float64), np.full(len(codes), float(len(texts))), texts, weights)
+    trials = np.full(len(codes), float(len(texts)))
+    return Response(codes.astype(np.float64), trials, texts, weights, _unused(series, name, texts))
+
+
+def _unused(series: pd.Series[Any], name: str, used: tuple[str, ...]) -> tuple[str, ...]:
+    """What there is to say of declared categories that no row is of."""
+    declared = getattr(getattr(series, "cat", None), "categories", ())
+    lost = [text for text in map(frame.label_text, declared) if text not in used]
+    if not lost:
+        return ()
+    many = len(lost) > 1
+    return (
+        f"Categor{'ies' if many else 'y'} {listing(lost)} of the response {name!r} {'have' if many else 'has'} no row among "
+        f"those used and {'are' if many else 'is'} left out.",
+    )
+
+
+def labelled(design: Design, data: Any, y: Array) -> Any:
+    """Numbers of categories as values of the ordinal response they are of: numbers, or an ordered Categorical.
+
+    Parameters
+    ----------
+    design : Design
+    data : data frame or None
+        What the design was made of; without it the categories are texts.
+    y : (n_input,) array
+        Numbers of categories from zero; NaN where there is none.
+    """
+    import pandas as pd
+
+    name, labels, kind = design.response.strip().strip("`"), np.array(design.labels, dtype=object), "text"
+    table = None if data is None else frame.Table(data)
+    if table is not None and name in table.names:
+        series = table.load([name])[name].iloc[design.rows]
+        found = frame.factor(series, name)[1]
+        if tuple(map(frame.label_text, found.tolist())) == design.labels:
+            labels, kind = found, frame.column_kind(series, name)
+    codes = np.where(np.isnan(y), -1, y).astype(np.intp)
+    if kind == "number":
+        values = np.where(codes < 0, np.nan, np.asarray(labels, dtype=np.float64)[codes])
+        return values if (codes < 0).any() else values.astype(np.int64)
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(labels)), ordered=True)

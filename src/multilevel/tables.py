@@ -173,7 +173,10 @@ def residual_block(fit: Fit) -> Block | None:
     if getattr(fit.design, "y", None) is None or not fit.sigma > 0:
         return None
     scaled = fit.residuals("pearson")
-    quantiles = np.quantile(scaled[~np.isnan(scaled)], (0, 0.25, 0.5, 0.75, 1))
+    known = scaled[np.isfinite(scaled)]
+    if not len(known):  # of a perfect fit, without variance
+        return None
+    quantiles = np.quantile(known, (0, 0.25, 0.5, 0.75, 1))
     top = float(np.abs(quantiles).max())
     places = max(0, math.floor(5.5 - math.log10(top))) if top > 0 else 5  # R's zapsmall
     texts = numbers([round(float(q), places) for q in quantiles])
