@@ -12,6 +12,7 @@ from . import families, residual_reader
 from . import formula as formulas
 from .covariance import FREE
 from .errors import DataError, OptionError, nearest
+from .priors import Fixed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,10 +105,7 @@ class Model:
                 "correlation and variance structure the residuals of the gaussian family; for others use random "
                 "effects and dispersion="
             )
-        if priors is not None:
-            raise OptionError(
-                "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
-            )
+        self.priors: dict[str, Any] = dict(priors or {})
         self._formula = formulas.parse(formula)
         text = residual_reader.read(correlation, variance)
         self._design = designs.build(
@@ -122,6 +120,7 @@ class Model:
             covariance=covariance,
             family=self._distribution,
             extra=extra,
+            known_sigma=isinstance(self.priors.get("sigma"), Fixed),
         )
         self._residual_text, self._levels = text, levels
         self._options: dict[str, Any] = {

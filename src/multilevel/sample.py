@@ -1,0 +1,274 @@
+"""From a model and priors to draws of its posterior.
+
+Linear models: coefficients with normal priors and group effects are integrated out (`marginal`), the few variances and
+correlations that are left are drawn by importance sampling where Pareto's k allows, otherwise by NUTS, and the rest is
+drawn exactly given them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import independent
+from .draws import Draws
+from .errors import ConvergenceWarning, MultilevelError, OptionError, users_level
+from .marginal import Marginal
+from .posterior_mode import Mode, find_mode
+from .prior_table import prior_table
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Array = NDArray[np.float64]
+
+LARGEST_INDEPENDENT = 10  # coordinates beyond which importance sampling is not tried
+GOOD_K = 0.5  # Pareto's k up to which independent draws are used
+GOOD_SHARE = 0.15  # and the effective share of proposals from which
+MEMORY = 2e9  # bytes of group effects kept
+POLL = 0.02  # seconds between two looks at the sampler
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_options(chains: Any, draws: Any, warmup: Any, target: Any, method: Any, keep: Any, thin: Any) -> None:
+    """Refuse what cannot be sampled with."""
+    for name, value, least in (("chains", chains, 1), ("draws", draws, 4), ("warmup", warmup, 0), ("thin", thin, 1)):
+        check_count(name, value, least)
+    if isinstance(target, bool) or not isinstance(target, (int, float, np.number)) or not 0.5 <= target < 1:
+        raise OptionError(f"target, the acceptance NUTS aims at, must lie from 0.5 to below 1, got {target!r}")
+    if method not in ("auto", "nuts", "independent"):
+        raise OptionError(f"method {method!r} is not known; allowed are 'auto', 'nuts', 'independent'")
+    if keep not in ("all", "parameters"):
+        raise OptionError(f"keep {keep!r} is not known; allowed are 'all', 'parameters' (no group effects)")
+
+
+def run(
+    model: Model,
+    chains: int,
+    draws: int,
+    warmup: int,
+    seed: Any,
+    method: str,
+    target: float,
+    threads: int,
+    keep: str,
+    thin: int,
+    progress: bool | None,
+) -> tuple[Draws, list[Any]]:
+    """Draw the posterior of a Gaussian model; also its prior table."""
+    started = time.perf_counter()
+    entries = prior_table(model.design, None, model.priors)
+    engine = _engine(model)
+    target_density = Marginal(engine, model.design, entries)
+    root = np.random.SeedSequence(_seed(seed))
+    core_seed = int(root.generate_state(1, np.uint64)[0])
+    rng = np.random.default_rng(root)
+    with Progress(chains * draws, "sampling", progress) as bar:
+        x, facts, stats, name = _coordinates(
+            target_density, model, chains, draws, warmup, method, target, threads, core_seed, rng, bar
+        )
+        x = np.ascontiguousarray(x[:, ::thin])
+        stats = {k: v[:, ::thin] for k, v in stats.items()}
+        made = _complete(target_density, x, core_seed, threads, keep, bar)
+    facts |= {"seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup}
+    return Draws(target_density.coordinates, *made, name, stats, facts), entries
+
+
+def _seed(seed: Any) -> int | None:
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise OptionError(f"seed must be a whole number of at least zero, got {seed!r}")
+    return int(seed)
+
+
+def _engine(model: Model) -> Any:
+    from .reml import Engine
+
+    if model.residual is not None:
+        raise OptionError(
+            "sample() takes independent residuals in this version: leave correlation= and variance= out, or use fit()"
+        )
+    return Engine(model.design, 1)
+
+
+def _coordinates(
+    density: Marginal,
+    model: Model,
+    chains: int,
+    draws: int,
+    warmup: int,
+    method: str,
+    target: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    bar: Progress,
+) -> tuple[Array, dict[str, Any], dict[str, Array], str]:
+    """(chains, draws, size) unconstrained draws."""
+    core = density.core
+    if density.size == 0:
+        return np.empty((chains, draws, 0)), {}, {}, "exact"
+    mode = find_mode(lambda x: core.log_posterior(np.ascontiguousarray(x), True), start_of(density, model))
+    facts: dict[str, Any] = {"mode_gradients": mode.gradients}
+    if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
+        count = chains * independent.EXTRA * draws
+        values = _watched(core, bar, count / (chains * draws), lambda x: core.log_posteriors(np.ascontiguousarray(x), threads))
+        found = independent.draw(values, mode, chains, draws, rng)
+        facts |= {
+            "pareto_k": found.pareto_k,
+            "effective": found.effective,
+            "log_evidence": found.log_evidence,
+            "proposals": found.proposals,
+        }
+        good = found.pareto_k < GOOD_K and found.effective >= GOOD_SHARE * chains * draws
+        if good or method == "independent":
+            if not good:
+                warnings.warn(
+                    f"the independent draws may not be trusted: Pareto's k is {found.pareto_k:.2f} (good below {GOOD_K}), "
+                    f"they are worth {found.effective:.0f} of {chains * draws}; use method='nuts'",
+                    ConvergenceWarning,
+                    stacklevel=users_level(),
+                )
+            return found.x, facts, {}, "independent"
+    x, stats, more = _nuts(density, mode, chains, draws, warmup, target, threads, seed, rng, bar)
+    return x, facts | more, stats, "nuts"
+
+
+def _nuts(
+    density: Marginal,
+    mode: Mode,
+    chains: int,
+    draws: int,
+    warmup: int,
+    target: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    bar: Progress,
+) -> tuple[Array, dict[str, Array], dict[str, Any]]:
+    """NUTS in coordinates that the curvature at the mode has made round."""
+    core, d = density.core, density.size
+    starts = rng.uniform(-1, 1, (chains, d))
+    work = _watched(
+        core, bar, (warmup + draws) / draws,
+        lambda s: core.nuts(s, mode.x, mode.root, warmup, draws, 10, target, True, seed, threads),
+    )  # fmt: skip
+    found = work(starts)
+    done = min(len(c["x"]) for c in found)
+    if done < 4:
+        raise MultilevelError("sampling was stopped before there were draws to keep")
+    x = np.stack([c["x"][:done] for c in found])
+    names = ("lp", "energy", "acceptance_rate", "tree_depth", "n_steps", "diverging")
+    stats = {name: np.stack([c[name][:done] for c in found]) for name in names}
+    return x, stats, {
+        "step_size": [c["step_size"] for c in found],
+        "gradients": float(stats["n_steps"].sum() + sum(c["warmup_gradients"] for c in found)),
+        "target": target,
+        "stopped_at": done if done < draws else None,
+    }
+
+
+def _watched(core: Any, bar: Progress, per_draw: float, work: Any) -> Any:
+    """The work in a thread of its own, so that the bar moves and Ctrl-C stops the sampler, not the session."""
+
+    def run_it(argument: Array) -> Any:
+        core.restart()
+        box: dict[str, Any] = {}
+
+        def target() -> None:
+            try:
+                box["value"] = work(argument)
+            except BaseException as error:  # raised again in the caller's thread
+                box["error"] = error
+
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        seen = 0.0
+        while thread.is_alive():
+            try:
+                thread.join(POLL if seen else 0.002)
+                now = core.done / per_draw
+                bar.add(int(now) - int(seen))
+                seen = now
+            except KeyboardInterrupt:
+                core.stop()
+                warnings.warn("sampling was stopped; the draws so far are kept", ConvergenceWarning, stacklevel=users_level())
+        if "error" in box:
+            raise box["error"]
+        return box["value"]
+
+    return run_it
+
+
+def start_of(density: Marginal, model: Model) -> Array:
+    """First guess of the mode: the REML fit, with variances kept away from zero."""
+    d, c = model.design, density.engine.blocks
+    total = float(c.scale * c.unit)
+    sds = [np.full(len(t.names), 0.3 * total) for t in d.terms]
+    correlations = [np.eye(len(t.names)) for t in d.terms]
+    sigma, beta = total, c.x_basis @ c.shift if c.p else np.empty(0)
+    if all(t.structure in ("us", "diag") for t in d.terms):
+        try:
+            found = density.engine.fit(c.n > c.p)
+        except MultilevelError:
+            return density.start(sds, correlations, sigma, beta)
+        sigma, beta = found.sigma, found.beta
+        for t, factor in enumerate(found.lambdas):
+            v = found.sigma**2 * factor @ factor.T
+            floor = 0.1 * found.sigma / np.sqrt(max(float(np.mean(_column_squares(d.terms[t], len(v)))), 1e-300))
+            sds[t] = np.maximum(np.sqrt(np.diag(v)), floor)
+            scale = np.sqrt(np.maximum(np.diag(v), 1e-300))
+            r = v / np.outer(scale, scale)
+            np.fill_diagonal(r, 1.0)
+            correlations[t] = np.clip(r, -1.0, 1.0)
+    return density.start(sds, correlations, sigma, beta)
+
+
+def _column_squares(term: Any, k: int) -> Array:
+    return np.ones(k) if term.Z is None else np.asarray((term.Z**2).mean(axis=0))
+
+
+def _complete(
+    density: Marginal, x: Array, seed: int, threads: int, keep: str, bar: Progress
+) -> tuple[Array, Array, list[Array]]:
+    """Parameters on their own scale, coefficients and group effects for coordinates (chains, draws, size)."""
+    chains, draws, _ = x.shape
+    flat = np.ascontiguousarray(x.reshape(chains * draws, density.size))
+    scalars = density.core.constrained(flat) if density.size else np.tile(
+        density.core.constrained(np.empty((1, 0))), (len(flat), 1)
+    )
+    shape = (chains, draws)
+    count = len(density.coordinates)
+    effects = sum(g.levels * g.k for g in density.engine.blocks.groups)
+    if keep == "all" and 8.0 * effects * len(flat) > MEMORY:
+        raise OptionError(
+            f"{len(flat)} draws of {effects} group effects take {8.0 * effects * len(flat) / 1e9:.1f} GB; keep fewer with "
+            "thin=, or none with keep='parameters'"
+        )
+    beta, b = [], []
+    step = len(flat) if keep == "all" else max(1, int(MEMORY / 8 / max(effects, 1) / 4))
+    for at in range(0, len(flat), step):
+        part = flat[at : at + step]
+        drawn = density.core.draw(part, seed + 1 + at, threads)
+        one, effects_drawn = density.effects(drawn)
+        beta.append(one)
+        if keep == "all":
+            b = [np.ascontiguousarray(v.reshape(*shape, *v.shape[1:])) for v in effects_drawn]
+    return (
+        np.ascontiguousarray(scalars[:, :count].reshape(*shape, count)),
+        np.concatenate(beta).reshape(*shape, -1),
+        b,
+    )
