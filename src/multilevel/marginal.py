@@ -76,9 +76,9 @@ class Marginal:
         term, k = self.design.terms[t], len(self.design.terms[t].names)
         sds = [_parameter(e.prior, True) for e in self.entries if e.kind == "sd" and e.term == t]
         prior = next((e.prior for e in self.entries if e.kind == "cor" and e.term == t), None)
-        factor, first = next(
-            (f, g.slices[i].start) for f, g in enumerate(self.engine.blocks.groups) for i, own in enumerate(g.terms) if own == t
-        )
+        groups = self.engine.blocks.groups
+        factor = next(f for f, g in enumerate(groups) if t in g.terms)
+        first = groups[factor].slices[groups[factor].terms.index(t)].start
         kind = CORRELATION[term.structure] if k > 1 else 0
         root = fixed_root(prior.value, term, kind) if isinstance(prior, Fixed) else None
         return factor, first, k, kind, prior.eta if isinstance(prior, LKJ) else 1.0, sds, root
@@ -86,13 +86,13 @@ class Marginal:
     def _fixed_effects(self) -> _FixedEffects:
         """Coefficients in the engine's coordinates: beta_engine = maps delta + moved s - shift."""
         c = self.engine.blocks
-        priors = [e.prior for e in self.entries if e.kind == "coefficient"]
+        priors: list[Any] = [e.prior for e in self.entries if e.kind == "coefficient"]
         p = len(priors)
         normal = [i for i, q in enumerate(priors) if isinstance(q, (Normal, Flat))]
         held = [i for i, q in enumerate(priors) if isinstance(q, Fixed)]
         sampled = [i for i in range(p) if i not in normal and i not in held]
         inverse = np.linalg.inv(c.x_basis) / c.scale if p else np.zeros((0, 0))
-        shift = c.shift / c.scale - inverse[:, held] @ np.array([priors[i].value for i in held], dtype=np.float64)
+        shift = c.shift / c.scale - inverse[:, held] @ np.array([float(priors[i].value) for i in held])
         maps, triangle = np.linalg.qr(inverse[:, normal])
         moved = maps.T @ shift  # the part of the shift that delta takes: y is centred, and stays so
         back = np.linalg.inv(triangle)

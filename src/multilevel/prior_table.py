@@ -171,6 +171,19 @@ def _check(entry: Entry, design: Design) -> None:
         levels, effects = len(design.terms[entry.term].levels), len(design.terms[entry.term].names)
         if levels < effects + 2:
             raise OptionError(
-                f"a flat prior of {name} with {levels} levels has no proper posterior (it takes at least {effects + 2}); give "
-                "a proper prior such as ml.HalfNormal(s)"
+                f"a flat prior of {name} with {levels} levels has no proper posterior (it takes at least {effects + 2}); "
+                "give a proper prior such as ml.HalfNormal(s)"
             )
+
+
+def summary(model: Any) -> Any:
+    """Frame of all priors; see `Model.prior_summary`."""
+    from .frame import like
+
+    entries = prior_table(model.design, model.distribution, model.priors)
+    columns = {
+        "parameter": np.array([e.name for e in entries], dtype=object),
+        "prior": np.array([e.prior.text() for e in entries], dtype=object),
+        "source": np.array([e.source for e in entries], dtype=object),
+    }
+    return like(model.design.kind, columns)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import independent
 from .draws import Draws
-from .errors import ConvergenceWarning, MultilevelError, OptionError, users_level
+from .errors import ConvergenceWarning, DataError, MultilevelError, OptionError, users_level
 from .marginal import Marginal
 from .posterior_mode import Mode, find_mode
 from .prior_table import prior_table
@@ -25,6 +25,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from .model import Model
+    from .posterior import Posterior
 
 Array = NDArray[np.float64]
 
@@ -52,6 +53,40 @@ def check_options(chains: Any, draws: Any, warmup: Any, target: Any, method: Any
         raise OptionError(f"method {method!r} is not known; allowed are 'auto', 'nuts', 'independent'")
     if keep not in ("all", "parameters"):
         raise OptionError(f"keep {keep!r} is not known; allowed are 'all', 'parameters' (no group effects)")
+
+
+def posterior(
+    model: Model,
+    chains: Any,
+    draws: Any,
+    warmup: Any,
+    seed: Any,
+    method: Any,
+    target: Any,
+    threads: Any,
+    keep: Any,
+    thin: Any,
+    progress: bool | None,
+) -> Posterior:
+    """Draw the posterior of a model; see `Model.sample`."""
+    from .crossprod import default_threads
+    from .posterior import Posterior
+
+    check_options(chains, draws, warmup, target, method, keep, thin)
+    if model.distribution is not None:
+        raise OptionError(
+            f"sample() is available for the gaussian family only in this version, not for {model.distribution.name!r}; "
+            "use fit()"
+        )
+    if model.design.y is None:
+        raise DataError("this model was saved without its data, which sampling it needs; save it with save(path, data=True)")
+    count = default_threads() if threads is None else check_count("threads", threads, 1)
+    made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
+    found = Posterior(model, made, entries)
+    good, sentence = found.trust
+    if not good:
+        warnings.warn(sentence, ConvergenceWarning, stacklevel=users_level())
+    return found
 
 
 def run(
@@ -125,7 +160,9 @@ def _coordinates(
     facts: dict[str, Any] = {"mode_gradients": mode.gradients}
     if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
         count = chains * independent.EXTRA * draws
-        values = _watched(core, bar, count / (chains * draws), lambda x: core.log_posteriors(np.ascontiguousarray(x), threads))
+        values = _watched(
+            core, bar, count / (chains * draws), lambda x: core.log_posteriors(np.ascontiguousarray(x), threads)
+        )
         found = independent.draw(values, mode, chains, draws, rng)
         facts |= {
             "pareto_k": found.pareto_k,
@@ -135,13 +172,6 @@ def _coordinates(
         }
         good = found.pareto_k < GOOD_K and found.effective >= GOOD_SHARE * chains * draws
         if good or method == "independent":
-            if not good:
-                warnings.warn(
-                    f"the independent draws may not be trusted: Pareto's k is {found.pareto_k:.2f} (good below {GOOD_K}), "
-                    f"they are worth {found.effective:.0f} of {chains * draws}; use method='nuts'",
-                    ConvergenceWarning,
-                    stacklevel=users_level(),
-                )
             return found.x, facts, {}, "independent"
     x, stats, more = _nuts(density, mode, chains, draws, warmup, target, threads, seed, rng, bar)
     return x, facts | more, stats, "nuts"
