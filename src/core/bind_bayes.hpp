@@ -1,6 +1,8 @@
 // Bindings of the Bayesian engine.
 #pragma once
+#include "bind_glmm.hpp"
 #include "convert.hpp"
+#include "joint.hpp"
 #include "marginal.hpp"
 #include "nuts.hpp"
 
@@ -59,6 +61,19 @@ struct Whitened {
         return value;
     }
 };
+
+inline nb::dict chain_dict(NutsChain& chain, vec draws, std::size_t d) {
+    nb::dict out;
+    const std::size_t m = chain.done;
+    out["x"] = array(std::move(draws), {m, d});
+    for (auto& [name, values] : {std::pair<const char*, vec*>{"lp", &chain.log_posterior}, {"energy", &chain.energy},
+                                 {"acceptance_rate", &chain.accept}, {"tree_depth", &chain.depth},
+                                 {"n_steps", &chain.steps}, {"diverging", &chain.divergent}})
+        out[name] = array(std::move(*values), {m});
+    out["step_size"] = chain.step_size;
+    out["warmup_gradients"] = chain.warmup_gradients;
+    return out;
+}
 
 // A marginal posterior with what is needed to sample it. One call at a time; stop() and done may come from elsewhere.
 struct MarginalPosterior {
@@ -178,16 +193,146 @@ struct MarginalPosterior {
         for (std::size_t c = 0; c < chains; ++c) out.append(chain_dict(found[c], std::move(back[c]), d));
         return out;
     }
-    static nb::dict chain_dict(NutsChain& chain, vec draws, std::size_t d) {
-        nb::dict out;
-        const std::size_t m = chain.done;
-        out["x"] = array(std::move(draws), {m, d});
-        for (auto& [name, values] : {std::pair<const char*, vec*>{"lp", &chain.log_posterior}, {"energy", &chain.energy},
-                                     {"acceptance_rate", &chain.accept}, {"tree_depth", &chain.depth},
-                                     {"n_steps", &chain.steps}, {"diverging", &chain.divergent}})
-            out[name] = array(std::move(*values), {m});
-        out["step_size"] = chain.step_size;
-        out["warmup_gradients"] = chain.warmup_gradients;
+};
+
+// The joint posterior of a generalised model. One call at a time; stop() and done may come from elsewhere.
+struct JointPosterior {
+    GlmmState& state;
+    std::vector<Array> designs;  // kept alive
+    JointModel model;
+    std::unique_ptr<JointDensity> density;
+    std::atomic<i64> done{0};
+    std::atomic<bool> stopped{false};
+
+    JointPosterior(GlmmState& state_, const std::vector<TermTuple>& terms, const std::vector<Array>& basis,
+                   const std::vector<Array>& inverse, const std::vector<ParameterTuple>& coefficients, const Array& x_inverse,
+                   const std::vector<ParameterTuple>& further, const Array& further_inverse, bool ordered,
+                   const std::vector<Array>& designs_, const std::vector<bool>& centred)
+        : state(state_), designs(designs_) {
+        const Laplace& s = *state.laplace;
+        const std::size_t p = s.rows.p, m = further.size();
+        for (const auto& t : terms) model.terms.push_back(read_term(s.plan, t));
+        model.basis = read_lambdas(s.plan, basis);
+        model.inverse = read_lambdas(s.plan, inverse);
+        if (coefficients.size() != p) throw std::invalid_argument("one prior per coefficient is needed");
+        for (const auto& c : coefficients) model.coefficients.push_back(read_parameter(c));
+        for (const auto& c : further) model.further.push_back(read_parameter(c));
+        model.x_inverse = read_vector(x_inverse, p * p, "x_inverse");
+        model.further_inverse = read_vector(further_inverse, m * m, "further_inverse");
+        model.ordered = ordered;
+        if (designs.size() != static_cast<std::size_t>(s.family.parameters())) throw std::invalid_argument("designs are missing");
+        for (const Array& d : designs) {
+            if (d.size() != s.rows.n * m) throw std::invalid_argument("a design must be (n, m)");
+            model.designs.push_back(d.data());
+        }
+        if (static_cast<int>(centred.size()) != s.plan.factors) throw std::invalid_argument("centred needs one flag per factor");
+        model.centred.assign(centred.begin(), centred.end());
+        density = std::make_unique<JointDensity>(s, model);
+    }
+    nb::tuple answer(double value, vec grad, bool want) const {
+        if (!want || !std::isfinite(value)) return nb::make_tuple(value, nb::none());
+        const std::size_t size = grad.size();
+        return nb::make_tuple(value, array(std::move(grad), {size}));
+    }
+    nb::tuple marginal(const Array& phi, bool want) {
+        vec grad;
+        const vec at = read_vector(phi, density->parameters, "phi");
+        double value;
+        {
+            nb::gil_scoped_release free;
+            value = density->marginal(*state.laplace, at, want ? &grad : nullptr);
+        }
+        return answer(value, std::move(grad), want);
+    }
+    // group coordinates at the mode that the last call of marginal found
+    nb::object group_mode(const Array& phi) {
+        vec out = density->coordinates(read_vector(phi, density->parameters, "phi"), state.laplace->u);
+        const std::size_t size = out.size();
+        return array(std::move(out), {size});
+    }
+    // per factor the mean conditional variance of the spherical effects at that mode: near zero where the data say much
+    std::vector<double> shrinkage() {
+        Laplace& s = *state.laplace;
+        s.inv.compute({1, 0, 0}, false, s.threads);
+        std::vector<double> out;
+        for (int f = 0; f < s.plan.factors; ++f) {
+            double sum = 0;
+            const int k = s.plan.k[f];
+            for (i64 j = 0; j < s.plan.levels[f]; ++j)
+                for (int c = 0; c < k; ++c) {
+                    const i64 at = s.plan.offset[f] + j * k + c;
+                    sum += f < s.plan.sparse_factors ? s.inv.diag_block(f, j)[c * k + c] : s.inv.tail_at(at, at);
+                }
+            out.push_back(sum / (static_cast<double>(s.plan.levels[f]) * k));
+        }
+        return out;
+    }
+    nb::tuple log_posterior(const Array& x, bool want) {
+        vec grad;
+        const vec at = read_vector(x, density->size, "the point");
+        double value;
+        {
+            nb::gil_scoped_release free;
+            value = density->log_posterior(at, want ? &grad : nullptr);
+        }
+        return answer(value, std::move(grad), want);
+    }
+    void check_rows(const Array& x, int width) const {
+        if (x.ndim() != 2 || static_cast<int>(x.shape(1)) != width) throw std::invalid_argument("rows have the wrong length");
+    }
+    nb::object constrained(const Array& phi) {
+        const int d = density->parameters;
+        check_rows(phi, d);
+        const std::size_t m = phi.shape(0);
+        vec out;
+        for (std::size_t i = 0; i < m; ++i) {
+            const vec row = density->constrained(vec(phi.data() + i * d, phi.data() + (i + 1) * d));
+            out.insert(out.end(), row.begin(), row.end());
+        }
+        const std::size_t width = m ? out.size() / m : 0;
+        return array(std::move(out), {m, width});
+    }
+    // engine's group effects of points (m, size)
+    nb::object effects(const Array& x) {
+        check_rows(x, density->size);
+        const std::size_t m = x.shape(0), q = state.laplace->plan.q, d = density->parameters;
+        vec out(m * q);
+        {
+            nb::gil_scoped_release free;
+            for (std::size_t i = 0; i < m; ++i) {
+                const double* row = x.data() + i * (d + q);
+                const vec& b = density->effects(vec(row, row + d), row + d);
+                std::copy(b.begin(), b.end(), out.begin() + i * q);
+            }
+        }
+        return array(std::move(out), {m, q});
+    }
+    nb::list nuts(const Array& starts, const Array& phi, const Array& y, const Array& root, const Array& derivative, int warmup,
+                  int draws, int max_depth, double target, bool adapt_metric, std::uint64_t seed, int threads) {
+        check_rows(starts, density->size);
+        const std::size_t chains = starts.shape(0), size = density->size, d = density->parameters, q = size - d;
+        const vec at = read_vector(phi, d, "phi"), middle = read_vector(y, q, "y"), scale = read_vector(root, d * d, "the root"),
+                  moves = read_vector(derivative, q * d, "the derivative");
+        std::vector<NutsChain> found(chains);
+        std::vector<vec> back(chains);
+        bool there = false;
+        {
+            nb::gil_scoped_release free;
+            there = std::isfinite(density->marginal(*state.laplace, at, nullptr));  // the factor at the mode
+            if (there) parallel_for(chains, threads, [&](std::size_t c) {
+                JointDensity own(*state.laplace, model);
+                WhitenedJoint white(own, state.laplace->fac, at, middle, scale, moves);
+                Nuts<WhitenedJoint> sampler(white, {warmup, draws, max_depth, target, adapt_metric}, Random(seed, c));
+                found[c] = sampler.run(vec(starts.data() + c * size, starts.data() + (c + 1) * size), done, stopped);
+                for (int i = 0; i < found[c].done; ++i) {
+                    const vec x = white.back(vec(found[c].draws.begin() + i * size, found[c].draws.begin() + (i + 1) * size));
+                    back[c].insert(back[c].end(), x.begin(), x.end());
+                }
+            });
+        }
+        if (!there) throw std::runtime_error("the posterior cannot be evaluated at its mode");
+        nb::list out;
+        for (std::size_t c = 0; c < chains; ++c) out.append(chain_dict(found[c], std::move(back[c]), size));
         return out;
     }
 };
@@ -210,4 +355,25 @@ inline void bind_bayes(nb::module_& m) {
         .def("nuts", &MarginalPosterior::nuts, nb::arg("starts"), nb::arg("center"), nb::arg("root"), nb::arg("warmup"),
              nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"), nb::arg("adapt_metric"), nb::arg("seed"),
              nb::arg("threads"));
+    nb::class_<JointPosterior>(m, "JointPosterior")
+        .def(nb::init<GlmmState&, const std::vector<TermTuple>&, const std::vector<Array>&, const std::vector<Array>&,
+                      const std::vector<ParameterTuple>&, const Array&, const std::vector<ParameterTuple>&, const Array&, bool,
+                      const std::vector<Array>&, const std::vector<bool>&>(),
+             nb::keep_alive<1, 2>(), nb::arg("state"), nb::arg("terms"), nb::arg("basis"), nb::arg("inverse"),
+             nb::arg("coefficients"), nb::arg("x_inverse"), nb::arg("further"), nb::arg("further_inverse"), nb::arg("ordered"),
+             nb::arg("designs"), nb::arg("centred"))
+        .def_prop_ro("size", [](const JointPosterior& s) { return s.density->size; })
+        .def_prop_ro("parameters", [](const JointPosterior& s) { return s.density->parameters; })
+        .def_prop_ro("done", [](const JointPosterior& s) { return s.done.load(); })
+        .def("stop", [](JointPosterior& s) { s.stopped = true; })
+        .def("restart", [](JointPosterior& s) { s.stopped = false; s.done = 0; })
+        .def("marginal", &JointPosterior::marginal, nb::arg("phi"), nb::arg("gradient"))
+        .def("shrinkage", &JointPosterior::shrinkage)
+        .def("group_mode", &JointPosterior::group_mode, nb::arg("phi"))
+        .def("log_posterior", &JointPosterior::log_posterior, nb::arg("x"), nb::arg("gradient"))
+        .def("constrained", &JointPosterior::constrained, nb::arg("phi"))
+        .def("effects", &JointPosterior::effects, nb::arg("x"))
+        .def("nuts", &JointPosterior::nuts, nb::arg("starts"), nb::arg("phi"), nb::arg("y"), nb::arg("root"),
+             nb::arg("derivative"), nb::arg("warmup"), nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"),
+             nb::arg("adapt_metric"), nb::arg("seed"), nb::arg("threads"));
 }

@@ -61,27 +61,16 @@ class Marginal:
 
         self.engine, self.design, self.entries = engine, design, entries
         c = engine.blocks
-        self.coordinates = _coordinates(design, entries)
-        terms = [self._term(t) for t in range(len(design.terms))]
+        self.coordinates = coordinates_of(design, entries)
+        terms = term_tuples(design, c.groups, entries)
         sigma = next(e.prior for e in entries if e.kind == "sigma")
         to_engine = [np.ascontiguousarray(c.unit * np.linalg.inv(g.basis)) for g in c.groups]
         fixed = self._fixed_effects()
         self.core = _core.MarginalPosterior(
-            c.core, terms, _parameter(sigma, True), c.scale * c.unit, to_engine, fixed.sampled, fixed.maps, fixed.moved,
+            c.core, terms, parameter(sigma, True), c.scale * c.unit, to_engine, fixed.sampled, fixed.maps, fixed.moved,
             fixed.shift, fixed.precision, fixed.linear, fixed.constant,
         )  # fmt: skip
         self.size = int(self.core.size)
-
-    def _term(self, t: int) -> tuple[Any, ...]:
-        term, k = self.design.terms[t], len(self.design.terms[t].names)
-        sds = [_parameter(e.prior, True) for e in self.entries if e.kind == "sd" and e.term == t]
-        prior = next((e.prior for e in self.entries if e.kind == "cor" and e.term == t), None)
-        groups = self.engine.blocks.groups
-        factor = next(f for f, g in enumerate(groups) if t in g.terms)
-        first = groups[factor].slices[groups[factor].terms.index(t)].start
-        kind = CORRELATION[term.structure] if k > 1 else 0
-        root = fixed_root(prior.value, term, kind) if isinstance(prior, Fixed) else None
-        return factor, first, k, kind, prior.eta if isinstance(prior, LKJ) else 1.0, sds, root
 
     def _fixed_effects(self) -> _FixedEffects:
         """Coefficients in the engine's coordinates: beta_engine = maps delta + moved s - shift."""
@@ -100,7 +89,7 @@ class Marginal:
         mean = np.array([0.0 if isinstance(priors[i], Flat) else priors[i].mu for i in normal])
         away = back @ moved - mean
         return _FixedEffects(
-            [_parameter(priors[i], False) for i in sampled],
+            [parameter(priors[i], False) for i in sampled],
             np.ascontiguousarray(maps),
             np.ascontiguousarray(inverse[:, sampled]),
             shift - maps @ moved,
@@ -111,20 +100,13 @@ class Marginal:
 
     def start(self, sds: list[Array], correlations: list[Array], sigma: float, beta: Array) -> Array:
         """(size,) coordinates of a first guess: per term (k,) sds and (k, k) correlations, sigma, coefficients."""
-        out: list[float] = []
-        for t, term in enumerate(self.design.terms):
-            own = [e for e in self.entries if e.kind == "sd" and e.term == t]
-            out += [_to_line(e.prior, float(sds[t][e.effect])) for e in own if not isinstance(e.prior, Fixed)]
-            cor = next((e for e in self.entries if e.kind == "cor" and e.term == t), None)
-            if cor is not None and not isinstance(cor.prior, Fixed):
-                free = term.structure == "us"
-                out += _partial(correlations[t]) if free else [_single(correlations[t], term.structure)]
+        out = start_of_terms(self.design, self.entries, sds, correlations)
         prior = next(e.prior for e in self.entries if e.kind == "sigma")
         if not isinstance(prior, Fixed):
-            out.append(_to_line(prior, sigma))
+            out.append(to_line(prior, sigma))
         for e in self.entries:
             if e.kind == "coefficient" and not isinstance(e.prior, (Normal, Flat, Fixed)):
-                out.append(_to_line(e.prior, float(beta[e.effect]), positive=False))
+                out.append(to_line(e.prior, float(beta[e.effect]), positive=False))
         return np.array(out)
 
     def effects(self, engine_draws: Array) -> tuple[Array, list[Array]]:
@@ -154,7 +136,22 @@ class _FixedEffects:
     constant: float
 
 
-def _parameter(prior: Prior, positive: bool) -> tuple[Any, ...]:
+def term_tuples(design: Any, groups: Any, entries: list[Entry]) -> list[tuple[Any, ...]]:
+    """Random terms as the core reads them, with their priors."""
+    out = []
+    for t, term in enumerate(design.terms):
+        k = len(term.names)
+        sds = [parameter(e.prior, True) for e in entries if e.kind == "sd" and e.term == t]
+        prior = next((e.prior for e in entries if e.kind == "cor" and e.term == t), None)
+        factor = next(f for f, g in enumerate(groups) if t in g.terms)
+        first = groups[factor].slices[groups[factor].terms.index(t)].start
+        kind = CORRELATION[term.structure] if k > 1 else 0
+        root = fixed_root(prior.value, term, kind) if isinstance(prior, Fixed) else None
+        out.append((factor, first, k, kind, prior.eta if isinstance(prior, LKJ) else 1.0, sds, root))
+    return out
+
+
+def parameter(prior: Prior, positive: bool) -> tuple[Any, ...]:
     """As the core reads a scalar parameter: fixed, value, prior, limits."""
     if isinstance(prior, Fixed):
         return True, float(prior.value), 0, 0.0, 0.0, 0.0, False, -np.inf, np.inf
@@ -166,7 +163,19 @@ def _parameter(prior: Prior, positive: bool) -> tuple[Any, ...]:
     return False, 0.0, KINDS.index(kind), a, b, c, half, lower, upper
 
 
-def _to_line(prior: Prior, value: float, positive: bool = True) -> float:
+def start_of_terms(design: Any, entries: list[Entry], sds: list[Array], correlations: list[Array]) -> list[float]:
+    """Unconstrained coordinates of the terms' free sds (k,) and correlations (k, k)."""
+    out: list[float] = []
+    for t, term in enumerate(design.terms):
+        own = [e for e in entries if e.kind == "sd" and e.term == t]
+        out += [to_line(e.prior, float(sds[t][e.effect])) for e in own if not isinstance(e.prior, Fixed)]
+        cor = next((e for e in entries if e.kind == "cor" and e.term == t), None)
+        if cor is not None and not isinstance(cor.prior, Fixed):
+            out += partial(correlations[t]) if term.structure == "us" else [single(correlations[t], term.structure)]
+    return out
+
+
+def to_line(prior: Prior, value: float, positive: bool = True) -> float:
     """Unconstrained coordinate of a value, moved inside the limits where it lies outside."""
     if isinstance(prior, Uniform):
         share = min(max((value - prior.lower) / (prior.upper - prior.lower), 1e-3), 1 - 1e-3)
@@ -174,7 +183,7 @@ def _to_line(prior: Prior, value: float, positive: bool = True) -> float:
     return float(np.log(max(value, 1e-300))) if positive or prior.positive else value
 
 
-def _coordinates(design: Any, entries: list[Entry]) -> list[Coordinate]:
+def coordinates_of(design: Any, entries: list[Entry]) -> list[Coordinate]:
     """Columns of the core's constrained draws up to sigma, fixed ones included."""
     out = []
     for t, term in enumerate(design.terms):
@@ -189,7 +198,7 @@ def _coordinates(design: Any, entries: list[Entry]) -> list[Coordinate]:
             ]
         else:
             out.append(Coordinate(f"cor({term.group})", "cor", t, (0, 1)))
-    return [*out, Coordinate("sigma", "sigma")]
+    return [*out, *(Coordinate("sigma", "sigma") for e in entries if e.kind == "sigma")]
 
 
 def fixed_root(value: Any, term: Any, kind: int) -> Array:
@@ -218,7 +227,7 @@ def fixed_root(value: Any, term: Any, kind: int) -> Array:
     return np.ascontiguousarray(np.linalg.cholesky(matrix))
 
 
-def _partial(r: Array) -> list[float]:
+def partial(r: Array) -> list[float]:
     """Unconstrained coordinates of a correlation matrix, away from its boundary."""
     k = len(r)
     root = np.linalg.cholesky(0.95 * r + 0.05 * np.eye(k))
@@ -232,7 +241,7 @@ def _partial(r: Array) -> list[float]:
     return out
 
 
-def _single(r: Array, structure: str) -> float:
+def single(r: Array, structure: str) -> float:
     """Unconstrained coordinate of the one correlation of cs or ar1."""
     k = len(r)
     lowest = -1.0 / (k - 1) if structure in ("cs", "homcs") else -1.0

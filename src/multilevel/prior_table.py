@@ -11,7 +11,7 @@ default is wide where these are far from zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 COEFFICIENT = 2.5  # default sd of a standardised coefficient, in sds of y
 INTERCEPT = 2.5
 SD_DF = 3.0
+FURTHER = 2.5  # default sd of coefficients of dispersion and extra zeros, on the log and logit scale
+THRESHOLD = 5.0
 ETA = 2.0
 
 
@@ -40,7 +42,7 @@ class Entry:
     Attributes
     ----------
     name : str
-    kind : {"coefficient", "sd", "cor", "sigma"}
+    kind : {"coefficient", "sd", "cor", "sigma", "further"}
     prior : Prior
     source : {"user", "default"}
     term : int
@@ -57,8 +59,13 @@ class Entry:
     effect: int = -1
 
 
-def prior_table(design: Design, family: Family | None, given: Mapping[str, Any] | None) -> list[Entry]:
-    """Entries for all parameters.
+def prior_table(
+    design: Design,
+    family: Family | None,
+    given: Mapping[str, Any] | None,
+    further: Sequence[tuple[str, float]] = (),
+) -> list[Entry]:
+    """Entries for all parameters; `further` are a family's other coefficients with first guesses of them.
 
     Raises
     ------
@@ -67,7 +74,7 @@ def prior_table(design: Design, family: Family | None, given: Mapping[str, Any] 
         cannot have.
     """
     given = dict(given or {})
-    slots = _slots(design, family)
+    slots = _slots(design, family) + _further_slots(further)
     known = {key for slot in slots for key in slot[3]}
     for name, prior in given.items():
         if name not in known:
@@ -119,6 +126,19 @@ def _slots(design: Design, family: Family | None) -> list[Slot]:
     return slots
 
 
+def _further_slots(further: Sequence[tuple[str, float]]) -> list[Slot]:
+    """Coefficients of the log dispersion, of the logit of extra zeros, thresholds: normal, wide on these scales."""
+    slots: list[Slot] = []
+    for i, (name, guess) in enumerate(further):
+        block = name.split("[")[0] if name.endswith("]") else "thresholds"
+        if block == "thresholds":
+            default = Normal(0.0, THRESHOLD)
+        else:
+            default = Normal(guess if name.endswith("[Intercept]") and block != "zi" else 0.0, FURTHER)
+        slots.append((name, "further", (-1, i), (name, block), default))
+    return slots
+
+
 def scale_of_response(design: Design, family: Family | None) -> tuple[float, float]:
     """Location and sd that defaults are measured in: of the response, or one on the scale of the link."""
     if family is not None:
@@ -160,10 +180,10 @@ def _check(entry: Entry, design: Design) -> None:
     if isinstance(prior, Fixed):
         if not isinstance(prior.value, float):
             raise OptionError(f"{name} is one number, but Fixed was given a matrix of shape {np.shape(prior.value)}")
-        if entry.kind != "coefficient" and prior.value <= 0:
+        if entry.kind not in ("coefficient", "further") and prior.value <= 0:
             raise OptionError(f"{name} is a standard deviation, so it cannot be held at {prior.value:g}; give a positive number")
         return
-    if entry.kind == "coefficient":
+    if entry.kind in ("coefficient", "further"):
         return
     if getattr(prior, "upper", 1.0) <= 0 or (hasattr(prior, "lower") and prior.lower < 0):
         raise OptionError(f"{name} is a standard deviation, which {prior.text()} lets be negative; use limits from zero up")
@@ -176,11 +196,19 @@ def _check(entry: Entry, design: Design) -> None:
             )
 
 
+def further_of(model: Any) -> list[tuple[str, float]]:
+    """Names and first guesses of a family's further coefficients."""
+    if model.distribution is None:
+        return []
+    c = model.laplace().coefficients
+    return list(zip(c.names, (c.basis @ c.start).tolist(), strict=True))
+
+
 def summary(model: Any) -> Any:
     """Frame of all priors; see `Model.prior_summary`."""
     from .frame import like
 
-    entries = prior_table(model.design, model.distribution, model.priors)
+    entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
     columns = {
         "parameter": np.array([e.name for e in entries], dtype=object),
         "prior": np.array([e.prior.text() for e in entries], dtype=object),

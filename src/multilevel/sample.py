@@ -7,7 +7,6 @@ drawn exactly given them.
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import independent
+from . import independent, sample_joint
 from .draws import Draws
 from .errors import ConvergenceWarning, DataError, MultilevelError, OptionError, users_level
 from .marginal import Marginal
 from .posterior_mode import Mode, find_mode
 from .prior_table import prior_table
 from .progress import Progress
+from .sampler import GROUP_MEMORY, chains_of, seeds, watched
 
 if TYPE_CHECKING:
     from .model import Model
@@ -32,8 +32,6 @@ Array = NDArray[np.float64]
 LARGEST_INDEPENDENT = 10  # coordinates beyond which importance sampling is not tried
 GOOD_K = 0.5  # Pareto's k up to which independent draws are used
 GOOD_SHARE = 0.15  # and the effective share of proposals from which
-MEMORY = 2e9  # bytes of group effects kept
-POLL = 0.02  # seconds between two looks at the sampler
 
 
 def check_count(name: str, value: Any, least: int) -> int:
@@ -73,15 +71,17 @@ def posterior(
     from .posterior import Posterior
 
     check_options(chains, draws, warmup, target, method, keep, thin)
-    if model.distribution is not None:
-        raise OptionError(
-            f"sample() is available for the gaussian family only in this version, not for {model.distribution.name!r}; "
-            "use fit()"
-        )
     if model.design.y is None:
         raise DataError("this model was saved without its data, which sampling it needs; save it with save(path, data=True)")
     count = default_threads() if threads is None else check_count("threads", threads, 1)
-    made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
+    if model.distribution is not None:
+        if method == "independent":
+            raise OptionError("method='independent' is for gaussian models; leave method out, or give 'nuts'")
+        made, entries = sample_joint.run(
+            model, chains, draws, warmup, seed, float(target), count, keep, thin, progress
+        )
+    else:
+        made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
     found = Posterior(model, made, entries)
     good, sentence = found.trust
     if not good:
@@ -107,9 +107,7 @@ def run(
     entries = prior_table(model.design, None, model.priors)
     engine = _engine(model)
     target_density = Marginal(engine, model.design, entries)
-    root = np.random.SeedSequence(_seed(seed))
-    core_seed = int(root.generate_state(1, np.uint64)[0])
-    rng = np.random.default_rng(root)
+    core_seed, rng = seeds(seed)
     with Progress(chains * draws, "sampling", progress) as bar:
         x, facts, stats, name = _coordinates(
             target_density, model, chains, draws, warmup, method, target, threads, core_seed, rng, bar
@@ -119,14 +117,6 @@ def run(
         made = _complete(target_density, x, core_seed, threads, keep, bar)
     facts |= {"seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup}
     return Draws(target_density.coordinates, *made, name, stats, facts), entries
-
-
-def _seed(seed: Any) -> int | None:
-    if seed is None:
-        return None
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise OptionError(f"seed must be a whole number of at least zero, got {seed!r}")
-    return int(seed)
 
 
 def _engine(model: Model) -> Any:
@@ -160,7 +150,7 @@ def _coordinates(
     facts: dict[str, Any] = {"mode_gradients": mode.gradients}
     if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
         count = chains * independent.EXTRA * draws
-        values = _watched(
+        values = watched(
             core, bar, count / (chains * draws), lambda x: core.log_posteriors(np.ascontiguousarray(x), threads)
         )
         found = independent.draw(values, mode, chains, draws, rng)
@@ -192,55 +182,11 @@ def _nuts(
     """NUTS in coordinates that the curvature at the mode has made round."""
     core, d = density.core, density.size
     starts = rng.uniform(-1, 1, (chains, d))
-    work = _watched(
+    work = watched(
         core, bar, (warmup + draws) / draws,
         lambda s: core.nuts(s, mode.x, mode.root, warmup, draws, 10, target, True, seed, threads),
     )  # fmt: skip
-    found = work(starts)
-    done = min(len(c["x"]) for c in found)
-    if done < 4:
-        raise MultilevelError("sampling was stopped before there were draws to keep")
-    x = np.stack([c["x"][:done] for c in found])
-    names = ("lp", "energy", "acceptance_rate", "tree_depth", "n_steps", "diverging")
-    stats = {name: np.stack([c[name][:done] for c in found]) for name in names}
-    return x, stats, {
-        "step_size": [c["step_size"] for c in found],
-        "gradients": float(stats["n_steps"].sum() + sum(c["warmup_gradients"] for c in found)),
-        "target": target,
-        "stopped_at": done if done < draws else None,
-    }
-
-
-def _watched(core: Any, bar: Progress, per_draw: float, work: Any) -> Any:
-    """The work in a thread of its own, so that the bar moves and Ctrl-C stops the sampler, not the session."""
-
-    def run_it(argument: Array) -> Any:
-        core.restart()
-        box: dict[str, Any] = {}
-
-        def target() -> None:
-            try:
-                box["value"] = work(argument)
-            except BaseException as error:  # raised again in the caller's thread
-                box["error"] = error
-
-        thread = threading.Thread(target=target, daemon=True)
-        thread.start()
-        seen = 0.0
-        while thread.is_alive():
-            try:
-                thread.join(POLL if seen else 0.002)
-                now = core.done / per_draw
-                bar.add(int(now) - int(seen))
-                seen = now
-            except KeyboardInterrupt:
-                core.stop()
-                warnings.warn("sampling was stopped; the draws so far are kept", ConvergenceWarning, stacklevel=users_level())
-        if "error" in box:
-            raise box["error"]
-        return box["value"]
-
-    return run_it
+    return chains_of(work(starts), draws, target)
 
 
 def start_of(density: Marginal, model: Model) -> Array:
@@ -283,13 +229,13 @@ def _complete(
     shape = (chains, draws)
     count = len(density.coordinates)
     effects = sum(g.levels * g.k for g in density.engine.blocks.groups)
-    if keep == "all" and 8.0 * effects * len(flat) > MEMORY:
+    if keep == "all" and 8.0 * effects * len(flat) > GROUP_MEMORY:
         raise OptionError(
             f"{len(flat)} draws of {effects} group effects take {8.0 * effects * len(flat) / 1e9:.1f} GB; keep fewer with "
             "thin=, or none with keep='parameters'"
         )
     beta, b = [], []
-    step = len(flat) if keep == "all" else max(1, int(MEMORY / 8 / max(effects, 1) / 4))
+    step = len(flat) if keep == "all" else max(1, int(GROUP_MEMORY / 8 / max(effects, 1) / 4))
     for at in range(0, len(flat), step):
         part = flat[at : at + step]
         drawn = density.core.draw(part, seed + 1 + at, threads)
