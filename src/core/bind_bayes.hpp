@@ -195,6 +195,9 @@ struct MarginalPosterior {
     }
 };
 
+// parameter, knots (m), shifts (q, m), log scales (q, m)
+using PathTuple = std::tuple<int, Array, Array, Array>;
+
 // The joint posterior of a generalised model. One call at a time; stop() and done may come from elsewhere.
 struct JointPosterior {
     GlmmState& state;
@@ -250,22 +253,47 @@ struct JointPosterior {
         const std::size_t size = out.size();
         return array(std::move(out), {size});
     }
-    // per factor the mean conditional variance of the spherical effects at that mode: near zero where the data say much
-    std::vector<double> shrinkage() {
-        Laplace& s = *state.laplace;
-        s.inv.compute({1, 0, 0}, false, s.threads);
-        std::vector<double> out;
-        for (int f = 0; f < s.plan.factors; ++f) {
-            double sum = 0;
-            const int k = s.plan.k[f];
-            for (i64 j = 0; j < s.plan.levels[f]; ++j)
-                for (int c = 0; c < k; ++c) {
-                    const i64 at = s.plan.offset[f] + j * k + c;
-                    sum += f < s.plan.sparse_factors ? s.inv.diag_block(f, j)[c * k + c] : s.inv.tail_at(at, at);
-                }
-            out.push_back(sum / (static_cast<double>(s.plan.levels[f]) * k));
+    // per factor the sds (k) of the engine's effects at the last phi
+    std::vector<vec> prior_sds() const {
+        std::vector<vec> out;
+        for (int f = 0; f < state.laplace->plan.factors; ++f) {
+            const int k = state.laplace->plan.k[f];
+            const vec& root = density->lambdas()[f];
+            vec own(k, 0.0);
+            for (int i = 0; i < k; ++i) {
+                for (int c = 0; c < k; ++c) own[i] += root[i * k + c] * root[i * k + c];
+                own[i] = std::sqrt(own[i]);
+            }
+            out.push_back(own);
         }
         return out;
+    }
+    // conditional sds of the group coordinates (q) given phi at the mode that the last call of marginal found
+    nb::object group_sd() {
+        Laplace& s = *state.laplace;
+        s.inv.compute({1, 0, 0}, false, s.threads);
+        vec out(s.plan.q);
+        for (int f = 0; f < s.plan.factors; ++f) {
+            const int k = s.plan.k[f];
+            const vec& root = density->lambdas()[f];
+            for (i64 j = 0; j < s.plan.levels[f]; ++j) {
+                const i64 at = s.plan.offset[f] + j * k;
+                auto c = [&](int a, int b) {
+                    return f < s.plan.sparse_factors ? s.inv.diag_block(f, j)[a * k + b] : s.inv.tail_at(at + a, at + b);
+                };
+                for (int i = 0; i < k; ++i) {
+                    double v = c(i, i);
+                    if (model.centred[f]) {
+                        v = 0;
+                        for (int a = 0; a < k; ++a)
+                            for (int b = 0; b < k; ++b) v += root[i * k + a] * root[i * k + b] * c(a, b);
+                    }
+                    out[at + i] = std::sqrt(v);
+                }
+            }
+        }
+        const std::size_t size = out.size();
+        return array(std::move(out), {size});
     }
     nb::tuple log_posterior(const Array& x, bool want) {
         vec grad;
@@ -307,21 +335,27 @@ struct JointPosterior {
         }
         return array(std::move(out), {m, q});
     }
-    nb::list nuts(const Array& starts, const Array& phi, const Array& y, const Array& root, const Array& derivative, int warmup,
-                  int draws, int max_depth, double target, bool adapt_metric, std::uint64_t seed, int threads) {
+    nb::list nuts(const Array& starts, const Array& phi, const Array& y, const Array& root, const Array& derivative,
+                  const std::vector<PathTuple>& paths, int warmup, int draws, int max_depth, double target, bool adapt_metric, std::uint64_t seed, int threads) {
         check_rows(starts, density->size);
         const std::size_t chains = starts.shape(0), size = density->size, d = density->parameters, q = size - d;
-        const vec at = read_vector(phi, d, "phi"), middle = read_vector(y, q, "y"), scale = read_vector(root, d * d, "the root"),
-                  moves = read_vector(derivative, q * d, "the derivative");
+        WhitenedJoint::Shape shape{read_vector(phi, d, "phi"), read_vector(y, q, "y"), read_vector(root, d * d, "the root"),
+                                   read_vector(derivative, q * d, "the derivative"), {}};
+        for (const auto& [parameter, knots, shifts, scales] : paths) {
+            const std::size_t m = knots.size();
+            if (parameter < 0 || parameter >= static_cast<int>(d) || m < 3) throw std::invalid_argument("a path is not one");
+            shape.paths.push_back({parameter, read_vector(knots, m, "knots"), read_vector(shifts, q * m, "shifts"),
+                                   read_vector(scales, q * m, "scales")});
+        }
         std::vector<NutsChain> found(chains);
         std::vector<vec> back(chains);
         bool there = false;
         {
             nb::gil_scoped_release free;
-            there = std::isfinite(density->marginal(*state.laplace, at, nullptr));  // the factor at the mode
+            there = std::isfinite(density->marginal(*state.laplace, shape.phi, nullptr));  // the factor at the mode
             if (there) parallel_for(chains, threads, [&](std::size_t c) {
                 JointDensity own(*state.laplace, model);
-                WhitenedJoint white(own, state.laplace->fac, at, middle, scale, moves);
+                WhitenedJoint white(own, state.laplace->fac, shape);
                 Nuts<WhitenedJoint> sampler(white, {warmup, draws, max_depth, target, adapt_metric}, Random(seed, c));
                 found[c] = sampler.run(vec(starts.data() + c * size, starts.data() + (c + 1) * size), done, stopped);
                 for (int i = 0; i < found[c].done; ++i) {
@@ -368,12 +402,13 @@ inline void bind_bayes(nb::module_& m) {
         .def("stop", [](JointPosterior& s) { s.stopped = true; })
         .def("restart", [](JointPosterior& s) { s.stopped = false; s.done = 0; })
         .def("marginal", &JointPosterior::marginal, nb::arg("phi"), nb::arg("gradient"))
-        .def("shrinkage", &JointPosterior::shrinkage)
+        .def("group_sd", &JointPosterior::group_sd)
+        .def("prior_sds", &JointPosterior::prior_sds)
         .def("group_mode", &JointPosterior::group_mode, nb::arg("phi"))
         .def("log_posterior", &JointPosterior::log_posterior, nb::arg("x"), nb::arg("gradient"))
         .def("constrained", &JointPosterior::constrained, nb::arg("phi"))
         .def("effects", &JointPosterior::effects, nb::arg("x"))
         .def("nuts", &JointPosterior::nuts, nb::arg("starts"), nb::arg("phi"), nb::arg("y"), nb::arg("root"),
-             nb::arg("derivative"), nb::arg("warmup"), nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"),
+             nb::arg("derivative"), nb::arg("paths"), nb::arg("warmup"), nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"),
              nb::arg("adapt_metric"), nb::arg("seed"), nb::arg("threads"));
 }

@@ -6,6 +6,7 @@ and the choice, factor by factor, of centred or spherical effects.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,29 @@ Array = NDArray[np.float64]
 
 INFORMED = 0.5  # conditional variance of spherical effects under which a factor's effects are centred
 STEP = 1e-3  # of differences of the group effects' mode
+KNOTS = np.array([-5.0, -3.5, -2.2, -1.0, 0.0, 1.0, 2.2, 3.5])  # along the logarithm of an sd, in posterior sds
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the sampler is told of the posterior.
+
+    Attributes
+    ----------
+    mode : Mode
+        Of the parameters, in the Laplace approximation.
+    middle : (q,) array
+        Group coordinates there.
+    derivative : (q, d) array
+        Of these by the parameters that move them about linearly.
+    paths : list of (parameter, (m,) knots, (q, m) shifts, (q, m) log scales)
+        How sds move them and their conditional sds.
+    """
+
+    mode: Mode
+    middle: Array
+    derivative: Array
+    paths: list[tuple[int, Array, Array, Array]]
 
 
 class JointTarget:
@@ -98,26 +122,62 @@ class JointTarget:
                 out.append(to_line(q.prior, float(np.clip(further[q.effect], -8, 20)), positive=False))
         return out
 
-    def shape(self) -> tuple[Mode, Array, Array]:
-        """Mode of the parameters, the group coordinates there (q,), and their derivative by the parameters (q, d)."""
+    def shape(self) -> Shape:
+        """What the sampler is told of the posterior."""
         core = self.core
         mode = find_mode(lambda x: core.marginal(np.ascontiguousarray(x), True), self.start())
         core.marginal(mode.x, False)
-        self.centred = [bool(v < INFORMED) for v in core.shrinkage()]
+        self.centred = self._informed(core.group_sd())
         self.core = core = self._core()
         core.marginal(mode.x, False)
-        middle = core.group_mode(mode.x)
+        middle, sds = core.group_mode(mode.x), core.group_sd()
+        spread = np.sqrt((mode.root**2).sum(axis=1))
+        curved = [i for i, q in enumerate(self._free()) if q.kind == "sd"]
         derivative = np.zeros((len(middle), len(mode.x)))
         for i in range(len(mode.x)):
-            sides = []
-            for sign in (1.0, -1.0):
-                there = mode.x.copy()
-                there[i] += sign * STEP
-                value, _ = core.marginal(there, False)
-                sides.append(core.group_mode(there) if np.isfinite(value) else middle)
-            derivative[:, i] = (sides[0] - sides[1]) / (2 * STEP)
-        core.marginal(mode.x, False)
-        return mode, middle, np.ascontiguousarray(derivative)
+            if i not in curved:
+                ends = [self._at(mode.x, i, step)[0] for step in (-STEP, STEP)]
+                derivative[:, i] = (ends[1] - ends[0]) / (2 * STEP)
+        paths = []
+        for i in curved:
+            knots = spread[i] * KNOTS
+            found = [(middle, sds) if z == 0 else self._at(mode.x, i, z) for z in knots.tolist()]
+            shifts = np.column_stack([m - middle for m, _ in found])
+            scales = np.column_stack([np.log(s / sds) for _, s in found])
+            paths.append((i, knots, np.ascontiguousarray(shifts), np.ascontiguousarray(scales)))
+        return Shape(mode, middle, np.ascontiguousarray(derivative), paths)
+
+    def _at(self, x: Array, i: int, step: float) -> tuple[Array, Array]:
+        """Mode and conditional sds of the group coordinates after a step in one parameter."""
+        there = x.copy()
+        there[i] += step
+        value, _ = self.core.marginal(there, False)
+        if not np.isfinite(value):
+            self.core.marginal(x, False)
+            there = x
+        return self.core.group_mode(there), self.core.group_sd()
+
+    def _informed(self, sds: Array) -> list[bool]:
+        """Per factor whether the data say much about its effects, from conditional sds of centred ones."""
+        out, at = [], 0
+        for group, prior in zip(self.engine.groups, self.core.prior_sds(), strict=True):
+            own = sds[at : at + group.levels * group.k].reshape(-1, group.k)
+            at += group.levels * group.k
+            out.append(bool(np.mean((own / np.maximum(prior, 1e-300)) ** 2) < INFORMED))
+        return out
+
+    def _free(self) -> list[Entry]:
+        """Entries of the unconstrained parameters, a correlation as often as it has coordinates."""
+        out: list[Entry] = []
+        for t, term in enumerate(self.design.terms):
+            own = [q for q in self.entries if q.term == t]
+            out += [q for q in own if q.kind == "sd" and not isinstance(q.prior, Fixed)]
+            k = len(term.names)
+            for q in own:
+                if q.kind == "cor" and not isinstance(q.prior, Fixed):
+                    out += [q] * (k * (k - 1) // 2 if term.structure == "us" else 1)
+        kinds = ("coefficient", "further")
+        return out + [q for kind in kinds for q in self.entries if q.kind == kind and not isinstance(q.prior, Fixed)]
 
     def effects(self, engine_draws: Array) -> list[Array]:
         """Per term (m, J, k) group effects of the core's (m, q), user's coordinates."""

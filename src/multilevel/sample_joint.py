@@ -40,7 +40,8 @@ def run(
     joint = JointTarget(model.laplace(threads), entries)
     core_seed, rng = seeds(seed)
     with Progress(chains * draws, "sampling", progress) as bar:
-        mode, middle, derivative = joint.shape()
+        shape_found = joint.shape()
+        mode, middle = shape_found.mode, shape_found.middle
         core, d = joint.core, joint.parameters
         kept = draws // thin
         if keep == "all" and 8.0 * len(middle) * chains * kept > GROUP_MEMORY:
@@ -51,7 +52,10 @@ def run(
         starts = np.ascontiguousarray(rng.uniform(-0.5, 0.5, (chains, int(core.size))))
         work = watched(
             core, bar, (warmup + draws) / draws,
-            lambda s: core.nuts(s, mode.x, middle, mode.root, derivative, warmup, draws, 10, target, True, core_seed, threads),
+            lambda s: core.nuts(
+                s, mode.x, middle, mode.root, shape_found.derivative, shape_found.paths, warmup, draws, 10, target, True,
+                core_seed, threads,
+            ),
         )  # fmt: skip
         x, stats, facts = chains_of(work(starts), draws, target)
     x = x[:, ::thin]
