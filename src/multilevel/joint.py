@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 INFORMED = 0.5  # conditional variance of spherical effects under which a factor's effects are centred
 STEP = 1e-3  # of differences of the group effects' mode
-KNOTS = np.array([-5.0, -3.5, -2.2, -1.0, 0.0, 1.0, 2.2, 3.5])  # along the logarithm of an sd, in posterior sds
+KNOTS = np.array([-12.0, -8.5, -6.0, -4.3, -3.0, -2.0, -1.0, 0.0, 1.0, 2.2, 3.5])  # along the logarithm of an sd, in posterior sds
 
 
 @dataclass(frozen=True)
