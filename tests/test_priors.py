@@ -43,12 +43,12 @@ def log_densities(prior: Prior, values: Any, name: str) -> Any:
         target = Marginal(Engine(model.design, 1), model.design, prior_table(model.design, None, model.priors))
         rows = []
         for v in values:
-            point = [np.log((v - one.lower) / (one.upper - v)) if isinstance(one, ml.Uniform) else np.log(v)]
-            point = [v] if name == "Intercept" and not one.positive and not isinstance(one, ml.Uniform) else point
-            jacobian = 0.0 if point[0] == v else np.log(v)
             if isinstance(one, ml.Uniform):
+                x = np.log((v - one.lower) / (one.upper - v))
                 jacobian = np.log((v - one.lower) * (one.upper - v) / (one.upper - one.lower))
-            rows.append(target.core.log_posterior(np.array(point), False)[0] - jacobian)
+            else:
+                x, jacobian = (v, 0.0) if name == "Intercept" else (np.log(v), np.log(v))
+            rows.append(target.core.log_posterior(np.array([x]), False)[0] - jacobian)
         out.append(np.array(rows))
     return out[0] - out[1]
 
