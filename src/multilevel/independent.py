@@ -23,6 +23,7 @@ REACH = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.9, 3.6, 4.5, 5.6, 
 MIXTURE = ((0.85, 0.92), (0.15, 0.4))  # shares and powers: near the posterior, and a defence against its tails
 LEAST_SLOPE = 0.7  # of the log density at the ends, away from the mode
 EXTRA = 2  # proposals per draw
+LEAST_PROPOSALS = 4000  # in all, so that Pareto's k means something
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def draw(
     """
     d = len(mode.x)
     parts = _slices(values, mode)
-    count = EXTRA * draws
+    count = proposals(chains, draws)
     steps = _sequence(d + 1)  # the first number chooses the part of the mixture
     u = np.stack([(rng.random(d + 1) + np.arange(1, count + 1)[:, None] * steps) % 1.0 for _ in range(chains)])
     z, log_q = _propose(parts, np.clip(u.reshape(-1, d + 1), 1e-16, 1 - 1e-16))
@@ -132,11 +133,16 @@ def draw(
     log_w = np.where(np.isfinite(log_p), log_p - log_q, -np.inf)
     smooth, k = smoothed_log_weights(log_w.ravel())
     weights = np.exp(smooth - smooth.max())
-    effective = float(weights.sum() ** 2 / (weights**2).sum()) / EXTRA
+    effective = float(weights.sum() ** 2 / (weights**2).sum()) * draws / count
     half_log_det = float(np.linalg.slogdet(mode.root)[1])
     evidence = float(np.log(np.mean(np.exp(log_w - log_w.max()))) + log_w.max() + half_log_det)
     kept = np.stack([_resample(x[c], weights.reshape(chains, count)[c], draws, rng) for c in range(chains)])
     return Sample(kept, k, effective, evidence, chains * count)
+
+
+def proposals(chains: int, draws: int) -> int:
+    """Proposals of each chain."""
+    return max(EXTRA * draws, -(-LEAST_PROPOSALS // chains))
 
 
 def _propose(parts: list[list[Slice]], u: Array) -> tuple[Array, Array]:

@@ -149,7 +149,7 @@ def _coordinates(
     mode = find_mode(lambda x: core.log_posterior(np.ascontiguousarray(x), True), start_of(density, model))
     facts: dict[str, Any] = {"mode_gradients": mode.gradients}
     if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
-        count = chains * independent.EXTRA * draws
+        count = chains * independent.proposals(chains, draws)
         values = watched(
             core, bar, count / (chains * draws), lambda x: core.log_posteriors(np.ascontiguousarray(x), threads)
         )
