@@ -12,6 +12,7 @@ from . import families, residual_reader
 from . import formula as formulas
 from .covariance import FREE
 from .errors import DataError, OptionError, nearest
+from .priors import Fixed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .fit import Fit
     from .formula import Formula
     from .laplace import LaplaceEngine
+    from .posterior import Posterior
     from .reml import Engine
     from .residuals import Residual
 
@@ -50,6 +52,9 @@ class Model:
         Added to the linear predictor with coefficient one; also as ``offset(x)`` in the formula.
     contrasts : dict, optional
         Column -> "treatment", "sum", "helmert", "poly" or a (levels, columns) matrix; holds for fixed and random effects.
+    priors : dict, optional
+        Parameter or class of parameters -> prior distribution, ``{"homework": ml.Normal(0, 10), "sd": ml.HalfNormal(5)}``;
+        used by `sample` alone. `prior_summary` lists all with their defaults.
     missing : {"drop", "raise"}
         What to do with rows that miss a value in a used column.
     levels : dict, optional
@@ -105,10 +110,7 @@ class Model:
                 "correlation and variance structure the residuals of the gaussian family; for others use random "
                 "effects and dispersion="
             )
-        if priors is not None:
-            raise OptionError(
-                "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
-            )
+        self.priors: dict[str, Any] = dict(priors or {})
         self._formula = formulas.parse(formula)
         text = residual_reader.read(correlation, variance)
         self._design = designs.build(
@@ -123,6 +125,7 @@ class Model:
             covariance=covariance,
             family=self._distribution,
             extra=extra,
+            known_sigma=isinstance(self.priors.get("sigma"), Fixed),
         )
         self._residual_text, self._levels = text, levels
         self._options: dict[str, Any] = {
@@ -273,6 +276,69 @@ class Model:
         fit = Fit(self, optimum, engine.fitted(optimum))
         warn_of(fit)
         return fit
+
+    def sample(
+        self,
+        *,
+        chains: int = 4,
+        draws: int = 1000,
+        warmup: int = 1000,
+        seed: int | None = None,
+        method: str = "auto",
+        target: float = 0.8,
+        threads: int | None = None,
+        keep: str = "all",
+        thin: int = 1,
+        progress: bool | None = None,
+    ) -> Posterior:
+        """Draw from the posterior distribution: full Bayes, with the model's `priors`.
+
+        Parameters
+        ----------
+        chains, draws, warmup : int
+            Chains, draws kept of each, and steps before them that adapt NUTS (independent draws need none).
+        seed : int, optional
+            The same seed gives the same draws, whatever the number of threads.
+        method : {"auto", "independent", "nuts"}
+            How the variances and correlations are drawn: by importance sampling where its check (Pareto's k) is passed and
+            by the no-U-turn sampler where not; or one of them. Coefficients and group effects are drawn exactly given them.
+        target : float
+            Acceptance NUTS aims at; nearer to one for posteriors that are hard to follow.
+        threads : int, optional
+            Chains at a time; default every processor this process may use.
+        keep : {"all", "parameters"}
+            Whether group effects are kept; they take most of the memory.
+        thin : int
+            Keep every so manyth draw.
+        progress : bool, optional
+            Default: a bar after two seconds, on a terminal.
+
+        Returns
+        -------
+        Posterior
+            Printed, it says whether it may be trusted.
+
+        Raises
+        ------
+        OptionError
+            For priors on parameters the model lacks or that they cannot have, with what exists; for other families in this
+            version.
+        """
+        from .sample import posterior
+
+        return posterior(self, chains, draws, warmup, seed, method, target, threads, keep, thin, progress)
+
+    def prior_summary(self) -> Any:
+        """Priors of all parameters, defaults included: parameter, prior, source ("user" or "default")."""
+        from .prior_table import summary
+
+        return summary(self)
+
+    def prior_predictive(self, n: int = 100, seed: int | None = None) -> Any:
+        """Responses drawn from the priors alone, for the rows of the data: sim_1 ... sim_n."""
+        from .prior_draws import prior_predictive
+
+        return prior_predictive(self, n, seed)
 
     def laplace(self, threads: int | None = None) -> LaplaceEngine:
         """Rows of a generalised model, ready for the core."""
