@@ -250,7 +250,7 @@ class Posterior:
         -------
         frame
             prediction (posterior mean) and, with an interval, est_error, ci_low, ci_high; as many rows as given, NaN where
-            a row misses a value.
+            a row misses a value. Of an ordinal response a column for each category (with an interval also ``_low``, ``_high``).
         """
         from .posterior_predict import predict
 
@@ -285,7 +285,7 @@ class Posterior:
 
     def log_likelihood(self) -> Array:
         """(chains, draws, rows used) log density of each response given the group effects."""
-        from .posterior_predict import log_likelihood
+        from .row_draws import log_likelihood
 
         return log_likelihood(self)
 

@@ -23,7 +23,7 @@ CHUNK = 2e7  # numbers held at once: draws times rows
 
 def flat(values: Array) -> Array:
     """Chains one after the other."""
-    return values.reshape(-1, *values.shape[2:])
+    return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
 
 
 def predict(
@@ -48,35 +48,83 @@ def predict(
     linear._choice("new_levels", new_levels, ("error", "population", "sample"))
     if interval is not None:
         linear._choice("interval", interval, ("confidence", "prediction"))
+    family = posterior.model.distribution
+    on_link = family is None or kind == "link"
     if marginal:
         if not (groups is None or isinstance(groups, str) and groups == "all"):
             raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
+        if family is not None and (interval is not None or kind == "link"):
+            raise OptionError(
+                "marginal=True gives the mean of the response over all groups without an interval; leave interval and kind out"
+            )
         groups = None
-    rows = rows_to_predict(posterior, new, groups, offset, interval == "prediction")
+    if family is not None and kind == "link" and interval == "prediction":
+        raise OptionError("interval='prediction' is of new responses; leave kind='link' out")
+    over_groups = marginal and family is not None
+    rows = rows_to_predict(posterior, new, groups, offset, interval == "prediction" or over_groups)
     if new_levels == "error":
         linear._refuse_new_levels(rows.terms)
     rng = linear.generator(seed)
     probabilities = ((1 - level) / 2, (1 + level) / 2)
     columns: dict[str, list[Array]] = {}
-    draw_new = interval is not None or new_levels == "sample"
+    draw_new = interval is not None or new_levels == "sample" or over_groups
     for part, eta in predictors(posterior, rows, draw_new, rng):
-        mean = eta.mean(axis=0) if new_levels == "sample" else _mean_without_new(posterior, rows, part)
-        columns.setdefault("prediction", []).append(mean)
-        if interval is None:
-            continue
-        if interval == "prediction":
-            sd = residual_sd(rows)[part]
-            eta = eta + sigma_of(posterior)[:, None] * sd * rng.standard_normal(eta.shape)
-        columns.setdefault("est_error", []).append(eta.std(axis=0, ddof=1))
-        low, high = np.quantile(eta, probabilities, axis=0)
-        columns.setdefault("ci_low", []).append(low)
-        columns.setdefault("ci_high", []).append(high)
+        if on_link:
+            found = _on_line(posterior, rows, part, eta, new_levels, interval, probabilities, rng)
+        else:
+            found = _responses(posterior, rows, part, eta, new, interval, probabilities, rng)
+        for name, values in found.items():
+            columns.setdefault(name, []).append(values)
     made = {name: rows.spread(np.concatenate(parts)) for name, parts in columns.items()}
     out = like(rows.kind, made)
     source = posterior.model.data if new is None else new
     if rows.kind == "pandas" and len(getattr(source, "index", ())) == len(out):
         out.index = source.index
     return out
+
+
+def _on_line(
+    posterior: Posterior,
+    rows: linear._Rows,
+    part: slice,
+    eta: Array,
+    new_levels: str,
+    interval: str | None,
+    probabilities: tuple[float, float],
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """Columns of the linear predictor, or of a Gaussian response."""
+    out = {"prediction": eta.mean(axis=0) if new_levels == "sample" else _mean_without_new(posterior, rows, part)}
+    if interval is None:
+        return out
+    if interval == "prediction":
+        eta = eta + sigma_of(posterior)[:, None] * residual_sd(rows)[part] * rng.standard_normal(eta.shape)
+    low, high = np.quantile(eta, probabilities, axis=0)
+    return out | {"est_error": eta.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
+
+
+def _responses(
+    posterior: Posterior,
+    rows: linear._Rows,
+    part: slice,
+    eta: Array,
+    new: Any,
+    interval: str | None,
+    probabilities: tuple[float, float],
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """Columns of a response that is not Gaussian."""
+    from .families import TRIALS
+    from .posterior_response import RowParameters, columns_of
+
+    family = posterior.model.distribution
+    assert family is not None
+    trials = None
+    if family.name in TRIALS:  # one trial for new rows
+        m = posterior.design.trials if new is None else None
+        trials = np.ones(len(rows.X))[part] if m is None else m[part]
+    parameters = RowParameters(posterior, rows, new)
+    return columns_of(posterior, eta, part, parameters, interval, probabilities, trials, rng)
 
 
 def rows_to_predict(posterior: Posterior, new: Any, groups: Any, offset: Any, every: bool) -> linear._Rows:
@@ -187,6 +235,12 @@ def residual_sd(rows: linear._Rows) -> Array:
 
 def simulate(posterior: Posterior, n: int, groups: Any, rng: np.random.Generator) -> Array:
     """(n, rows used) responses, each from a posterior draw of its own; groups not kept get new effects."""
+    if posterior.model.distribution is not None:
+        from .posterior_response import simulated
+
+        if groups != "all":
+            raise OptionError("simulate() of this family keeps the groups' effects in this version; leave groups out")
+        return simulated(posterior, n, rng)
     d = posterior.rows_of_data()
     kept = linear.group_names(posterior, groups)  # type: ignore[arg-type]
     total = posterior.draws_kept.chains * posterior.draws_kept.draws
