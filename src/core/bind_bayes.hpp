@@ -195,8 +195,8 @@ struct MarginalPosterior {
     }
 };
 
-// parameter, knots (m), shifts (q, m), log scales (q, m)
-using PathTuple = std::tuple<int, Array, Array, Array>;
+// parameter, knots (m), shifts, log scales, logs of answers (q, m)
+using PathTuple = std::tuple<int, Array, Array, Array, Array>;
 
 // The joint posterior of a generalised model. One call at a time; stop() and done may come from elsewhere.
 struct JointPosterior {
@@ -341,11 +341,11 @@ struct JointPosterior {
         const std::size_t chains = starts.shape(0), size = density->size, d = density->parameters, q = size - d;
         WhitenedJoint::Shape shape{read_vector(phi, d, "phi"), read_vector(y, q, "y"), read_vector(root, d * d, "the root"),
                                    read_vector(derivative, q * d, "the derivative"), {}};
-        for (const auto& [parameter, knots, shifts, scales] : paths) {
+        for (const auto& [parameter, knots, shifts, scales, answers] : paths) {
             const std::size_t m = knots.size();
             if (parameter < 0 || parameter >= static_cast<int>(d) || m < 3) throw std::invalid_argument("a path is not one");
             shape.paths.push_back({parameter, read_vector(knots, m, "knots"), read_vector(shifts, q * m, "shifts"),
-                                   read_vector(scales, q * m, "scales")});
+                                   read_vector(scales, q * m, "scales"), read_vector(answers, q * m, "answers")});
         }
         std::vector<NutsChain> found(chains);
         std::vector<vec> back(chains);

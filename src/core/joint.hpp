@@ -392,11 +392,12 @@ class JointDensity {
     }
 };
 
-// How the group coordinates' conditional mode and log sds move along one parameter: knots, and per coordinate its values.
+// How the group coordinates' conditional mode, log sds and answer to the other parameters (log of D's factor) move along one
+// parameter: knots, and per coordinate its values.
 struct JointPath {
     int parameter = 0;
     vec knots;          // distances from the mode, ascending
-    vec shifts, scales; // (q, knots) row-major, zero at the mode
+    vec shifts, scales, answers;  // (q, knots) row-major, zero at the mode
 
     // weights of the knots at a distance, and their slopes: cubic Hermite pieces, flat beyond the ends
     void weights(double at, vec& value, vec& slope) const {
@@ -427,7 +428,8 @@ struct JointPath {
     }
 };
 
-// The whitening above, as a density of (zeta, xi): y = y^ + D (phi - phi^) + shift(phi) + scale(phi) S L^{-T} xi.
+// The whitening above, as a density of (zeta, xi): 
+// y = y^ + answer(phi) D (phi - phi^) + shift(phi) + scale(phi) S L^{-T} xi.
 class WhitenedJoint {
   public:
     struct Shape {
@@ -451,9 +453,11 @@ class WhitenedJoint {
         turn(xi_, false);
         log_scale_.assign(q_, 0.0);
         double* y = x.data() + d_;
+        drift_.assign(q_, 0.0);
+        answer_.assign(q_, 0.0);
         for (i64 e = 0; e < q_; ++e) {
             y[e] = shape_.y[e];
-            for (int j = 0; j < d_; ++j) y[e] += shape_.derivative[e * d_ + j] * move[j];
+            for (int j = 0; j < d_; ++j) drift_[e] += shape_.derivative[e * d_ + j] * move[j];
         }
         weights_.resize(shape_.paths.size());
         slopes_.resize(shape_.paths.size());
@@ -462,10 +466,13 @@ class WhitenedJoint {
             path.weights(move[path.parameter], weights_[k], slopes_[k]);
             add(path, weights_[k], path.shifts, y);
             add(path, weights_[k], path.scales, log_scale_.data());
+            add(path, weights_[k], path.answers, answer_.data());
         }
         for (i64 e = 0; e < q_; ++e) {
             xi_[e] *= std::exp(log_scale_[e]);
-            y[e] += xi_[e];
+            answer_[e] = std::exp(answer_[e]);
+            drift_[e] *= answer_[e];
+            y[e] += drift_[e] + xi_[e];
         }
         return x;
     }
@@ -475,17 +482,20 @@ class WhitenedJoint {
         for (double v : log_scale_) value += v;
         if (!grad || !std::isfinite(value)) return value;
         grad->assign(size, 0.0);
-        vec by_phi(by_x.begin(), by_x.begin() + d_), by_y(by_x.begin() + d_, by_x.end()), change(q_), stretch(q_);
+        vec by_phi(by_x.begin(), by_x.begin() + d_), by_y(by_x.begin() + d_, by_x.end()), change(q_), stretch(q_),
+            turn_more(q_);
         for (i64 e = 0; e < q_; ++e)
-            for (int j = 0; j < d_; ++j) by_phi[j] += shape_.derivative[e * d_ + j] * by_y[e];
+            for (int j = 0; j < d_; ++j) by_phi[j] += shape_.derivative[e * d_ + j] * answer_[e] * by_y[e];
         for (std::size_t k = 0; k < shape_.paths.size(); ++k) {
             const JointPath& path = shape_.paths[k];
             std::fill(change.begin(), change.end(), 0.0);
             std::fill(stretch.begin(), stretch.end(), 0.0);
+            std::fill(turn_more.begin(), turn_more.end(), 0.0);
+            add(path, slopes_[k], path.answers, turn_more.data());
             add(path, slopes_[k], path.shifts, change.data());
             add(path, slopes_[k], path.scales, stretch.data());
             double sum = 0;
-            for (i64 e = 0; e < q_; ++e) sum += by_y[e] * (change[e] + stretch[e] * xi_[e]) + stretch[e];
+            for (i64 e = 0; e < q_; ++e) sum += by_y[e] * (change[e] + turn_more[e] * drift_[e] + stretch[e] * xi_[e]) + stretch[e];
             by_phi[path.parameter] += sum;
         }
         for (int i = 0; i < d_; ++i)
@@ -504,7 +514,7 @@ class WhitenedJoint {
     int d_;
     i64 q_;
     std::vector<vec> lambda_;
-    vec xi_, log_scale_;
+    vec xi_, log_scale_, drift_, answer_;
     std::vector<vec> weights_, slopes_;
 
     void add(const JointPath& path, const vec& weights, const vec& values, double* out) const {

@@ -90,12 +90,13 @@ def _ess(x: Array) -> Array:
 
 
 def _tau(rho: Array, total: int) -> float:
-    """Integrated autocorrelation time: pairs of lags while their sums stay positive, made to fall."""
-    pairs = rho[: len(rho) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    """Integrated autocorrelation time: pairs of lags while their sums stay positive, made to fall, and the even lag after
+    them, as Stan counts it."""
+    pairs = rho[: 2 * max((len(rho) - 1) // 2, 1)].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs < 0)
-    stop = int(negative[0]) if len(negative) else len(pairs)
-    kept = np.minimum.accumulate(pairs[:stop]) if stop else np.array([1.0])
-    return float(max(2 * kept.sum() - 1, 1 / np.log10(total)))
+    stop = int(negative[0]) if len(negative) else len(pairs) - 1
+    falling = np.minimum.accumulate(pairs[:stop])
+    return float(max(2 * falling.sum() - 1 + max(rho[2 * stop], 0.0), 1 / np.log10(total)))
 
 
 def ess_mean(x: Array) -> Array:
@@ -123,4 +124,4 @@ def mcse_mean(x: Array) -> Array:
 
 def e_bfmi(energy: Array) -> Array:
     """(chains,) energy fraction of missing information (Betancourt 2016, arXiv:1604.00695); below 0.3 is bad."""
-    return np.asarray(((np.diff(energy, axis=1) ** 2).mean(axis=1)) / energy.var(axis=1))
+    return np.asarray((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1, ddof=1))

@@ -40,14 +40,15 @@ class Shape:
         Group coordinates there.
     derivative : (q, d) array
         Of these by the parameters that move them about linearly.
-    paths : list of (parameter, (m,) knots, (q, m) shifts, (q, m) log scales)
-        How sds move them and their conditional sds.
+    paths : list of (parameter, (m,) knots, (q, m) shifts, (q, m) log scales, (q, m) logs of answers)
+        How sds move them, their conditional sds, and what the other parameters do to them: in proportion to the conditional
+        variance and, where effects are spherical, to the sd.
     """
 
     mode: Mode
     middle: Array
     derivative: Array
-    paths: list[tuple[int, Array, Array, Array]]
+    paths: list[tuple[int, Array, Array, Array, Array]]
 
 
 class JointTarget:
@@ -133,7 +134,8 @@ class JointTarget:
         core.marginal(mode.x, False)
         middle, sds = core.group_mode(mode.x), core.group_sd()
         spread = np.sqrt((mode.root**2).sum(axis=1))
-        curved = [i for i, q in enumerate(self._free()) if q.kind == "sd"]
+        free = self._free()
+        curved = [i for i, q in enumerate(free) if q.kind == "sd"]
         derivative = np.zeros((len(middle), len(mode.x)))
         for i in range(len(mode.x)):
             if i not in curved:
@@ -145,7 +147,8 @@ class JointTarget:
             found = [(middle, sds) if z == 0 else self._at(mode.x, i, z) for z in knots.tolist()]
             shifts = np.column_stack([m - middle for m, _ in found])
             scales = np.column_stack([np.log(s / sds) for _, s in found])
-            paths.append((i, knots, np.ascontiguousarray(shifts), np.ascontiguousarray(scales)))
+            answers = 2 * scales + np.where(self._spherical(free[i].term)[:, None], knots, 0.0)
+            paths.append((i, knots, *(np.ascontiguousarray(m) for m in (shifts, scales, answers))))
         return Shape(mode, middle, np.ascontiguousarray(derivative), paths)
 
     def _at(self, x: Array, i: int, step: float) -> tuple[Array, Array]:
@@ -157,6 +160,16 @@ class JointTarget:
             self.core.marginal(x, False)
             there = x
         return self.core.group_mode(there), self.core.group_sd()
+
+    def _spherical(self, term: int) -> NDArray[np.bool_]:
+        """(q,) which group coordinates are a term's spherical effects."""
+        out = []
+        for group, centred in zip(self.engine.groups, self.centred, strict=True):
+            own = np.zeros((group.levels, group.k), dtype=bool)
+            if term in group.terms and not centred:
+                own[:, group.slices[group.terms.index(term)]] = True
+            out.append(own.ravel())
+        return np.concatenate(out) if out else np.zeros(0, dtype=bool)
 
     def _informed(self, sds: Array) -> list[bool]:
         """Per factor whether the data say much about its effects, from conditional sds of centred ones."""

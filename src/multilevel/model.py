@@ -12,7 +12,8 @@ from . import families, residual_reader
 from . import formula as formulas
 from .covariance import FREE
 from .errors import DataError, OptionError, nearest
-from .priors import Fixed
+from .model_bayes import BayesVerbs
+from .priors import Fixed, check_priors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from .fit import Fit
     from .formula import Formula
     from .laplace import LaplaceEngine
-    from .posterior import Posterior
     from .reml import Engine
     from .residuals import Residual
 
 
-class Model:
+class Model(BayesVerbs):
     """One formula and one data frame.
 
     Parameters
@@ -110,7 +110,7 @@ class Model:
                 "correlation and variance structure the residuals of the gaussian family; for others use random "
                 "effects and dispersion="
             )
-        self.priors: dict[str, Any] = dict(priors or {})
+        self.priors = check_priors(priors)
         self._formula = formulas.parse(formula)
         text = residual_reader.read(correlation, variance)
         self._design = designs.build(
@@ -176,7 +176,7 @@ class Model:
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
         out._distribution, out._laplace, out._quadrature = self._distribution, None, self._quadrature
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
-        out._series = self._series
+        out._series, out.priors = self._series, self.priors
         if hasattr(self, "_options"):  # a model read from a file has none
             out._options = self._options
         if out._residual is not None and not np.array_equal(design.rows, self._design.rows):
@@ -276,69 +276,6 @@ class Model:
         fit = Fit(self, optimum, engine.fitted(optimum))
         warn_of(fit)
         return fit
-
-    def sample(
-        self,
-        *,
-        chains: int = 4,
-        draws: int = 1000,
-        warmup: int = 1000,
-        seed: int | None = None,
-        method: str = "auto",
-        target: float = 0.8,
-        threads: int | None = None,
-        keep: str = "all",
-        thin: int = 1,
-        progress: bool | None = None,
-    ) -> Posterior:
-        """Draw from the posterior distribution: full Bayes, with the model's `priors`.
-
-        Parameters
-        ----------
-        chains, draws, warmup : int
-            Chains, draws kept of each, and steps before them that adapt NUTS (independent draws need none).
-        seed : int, optional
-            The same seed gives the same draws, whatever the number of threads.
-        method : {"auto", "independent", "nuts"}
-            How the variances and correlations are drawn: by importance sampling where its check (Pareto's k) is passed and
-            by the no-U-turn sampler where not; or one of them. Coefficients and group effects are drawn exactly given them.
-        target : float
-            Acceptance NUTS aims at; nearer to one for posteriors that are hard to follow.
-        threads : int, optional
-            Chains at a time; default every processor this process may use.
-        keep : {"all", "parameters"}
-            Whether group effects are kept; they take most of the memory.
-        thin : int
-            Keep every so manyth draw.
-        progress : bool, optional
-            Default: a bar after two seconds, on a terminal.
-
-        Returns
-        -------
-        Posterior
-            Printed, it says whether it may be trusted.
-
-        Raises
-        ------
-        OptionError
-            For priors on parameters the model lacks or that they cannot have, with what exists; for other families in this
-            version.
-        """
-        from .sample import posterior
-
-        return posterior(self, chains, draws, warmup, seed, method, target, threads, keep, thin, progress)
-
-    def prior_summary(self) -> Any:
-        """Priors of all parameters, defaults included: parameter, prior, source ("user" or "default")."""
-        from .prior_table import summary
-
-        return summary(self)
-
-    def prior_predictive(self, n: int = 100, seed: int | None = None) -> Any:
-        """Responses drawn from the priors alone, for the rows of the data: sim_1 ... sim_n."""
-        from .prior_draws import prior_predictive
-
-        return prior_predictive(self, n, seed)
 
     def laplace(self, threads: int | None = None) -> LaplaceEngine:
         """Rows of a generalised model, ready for the core."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .draws import Draws
     from .loo import Loo
     from .model import Model
+    from .posterior_plots import PosteriorPlots
     from .prior_table import Entry
 
 Array = NDArray[np.float64]
@@ -221,6 +222,15 @@ class Posterior:
 
         return latex_of(summary_blocks(self))
 
+    @property
+    def plot(self) -> PosteriorPlots:
+        """Plots: ``posterior.plot.trace()``, ``.forest()``, ``.groups()``, ``.predictive()``, ``.prior()``, ``.pair()``,
+        ``.caterpillar()``, ``.effects()``.
+        """
+        from .posterior_plots import PosteriorPlots
+
+        return PosteriorPlots(self)
+
     # -- predictions ----------------------------------------------------------------------------------------
 
     def predict(
@@ -250,7 +260,8 @@ class Posterior:
         -------
         frame
             prediction (posterior mean) and, with an interval, est_error, ci_low, ci_high; as many rows as given, NaN where
-            a row misses a value. Of an ordinal response a column for each category (with an interval also ``_low``, ``_high``).
+            a row misses a value. Of an ordinal response a column for each category (with an interval also ``_low`` and
+            ``_high``).
         """
         from .posterior_predict import predict
 
@@ -307,3 +318,51 @@ class Posterior:
         from .posterior_hypothesis import hypothesis
 
         return hypothesis(self, text, level)
+
+    # -- hand-overs ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def draws(self) -> Any:
+        """The draws as an xarray DataTree, which ArviZ takes: `to_arviz` with its defaults, made once."""
+        return self.to_arviz()
+
+    def to_arviz(
+        self, *, log_likelihood: bool | None = None, posterior_predictive: bool = False, seed: Any = None
+    ) -> Any:
+        """Draws as an xarray DataTree for ArviZ (``az.summary``, ``az.plot_trace``, ``az.loo``).
+
+        Parameters
+        ----------
+        log_likelihood : bool, optional
+            Whether it holds the log density of each response; default: unless that takes more than half a gigabyte.
+        posterior_predictive : bool
+            Whether it holds a new response for each row from each draw, the groups keeping their effects.
+        seed : int, optional
+            For these.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups posterior, sample_stats (of the no-U-turn sampler), log_likelihood, posterior_predictive, observed_data,
+            constant_data. Variables have the names of the tables; ``ranef(g)`` has the dimensions g (levels) and g_effect.
+
+        Raises
+        ------
+        OptionError
+            Without xarray: ``pip install 'multilevel[bayes]'``.
+        """
+        from .arviz_tree import to_arviz
+
+        return to_arviz(self, log_likelihood, posterior_predictive, seed)
+
+    def to_dict(self) -> dict[str, Array]:
+        """Draws by name, (chains, draws, ...) arrays: coefficients, sds, correlations, sigma, ``ranef(g)``."""
+        from .arviz_tree import to_dict
+
+        return to_dict(self)
+
+    def to_frame(self, effects: bool = True) -> Any:
+        """A row for each draw: chain, draw, the parameters and, unless effects=False, ``ranef(g, level, effect)``."""
+        from .arviz_tree import to_frame
+
+        return to_frame(self, effects)

@@ -55,7 +55,8 @@ def predict(
             raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
         if family is not None and (interval is not None or kind == "link"):
             raise OptionError(
-                "marginal=True gives the mean of the response over all groups without an interval; leave interval and kind out"
+                "marginal=True gives the mean of the response over all groups without an interval; leave interval and kind "
+                "out"
             )
         groups = None
     if family is not None and kind == "link" and interval == "prediction":

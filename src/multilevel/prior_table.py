@@ -76,13 +76,9 @@ def prior_table(
     given = dict(given or {})
     slots = _slots(design, family) + _further_slots(further)
     known = {key for slot in slots for key in slot[3]}
-    for name, prior in given.items():
+    for name in given:
         if name not in known:
             raise OptionError(_unknown(str(name), slots))
-        if not isinstance(prior, Prior):
-            raise OptionError(
-                f"the prior of {name!r} must be a distribution such as ml.Normal(0, 10) or ml.Fixed(1), got {prior!r}"
-            )
     out = []
     for name, kind, position, keys, default in slots:
         chosen = next((given[k] for k in keys if k in given), None)

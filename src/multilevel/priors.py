@@ -16,7 +16,7 @@ from .errors import OptionError
 
 __all__ = [
     "LKJ", "Cauchy", "Exponential", "Fixed", "Flat", "Gamma", "HalfCauchy", "HalfNormal", "HalfStudentT", "InverseGamma",
-    "Laplace", "LogNormal", "Normal", "Prior", "StudentT", "Uniform",
+    "Laplace", "LogNormal", "Normal", "Prior", "StudentT", "Uniform", "check_priors",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -382,3 +382,25 @@ class Fixed(Prior):
 
     def text(self) -> str:
         return f"Fixed({self.value:.4g})" if isinstance(self.value, float) else "Fixed(matrix)"
+
+
+def check_priors(priors: Any) -> dict[str, Any]:
+    """Priors by the names of parameters, as a model takes them.
+
+    Raises
+    ------
+    OptionError
+        If they are no dict of distributions.
+    """
+    if priors is None:
+        return {}
+    try:
+        found = dict(priors)
+    except (TypeError, ValueError):
+        raise OptionError(f"priors must be a dict such as {{'b': ml.Normal(0, 10)}}, got {priors!r}") from None
+    for name, prior in found.items():
+        if not isinstance(prior, Prior):
+            raise OptionError(
+                f"the prior of {name!r} must be a distribution such as ml.Normal(0, 10) or ml.Fixed(1), got {prior!r}"
+            )
+    return found
