@@ -37,25 +37,35 @@ def prior_predictive(model: Model, n: int, seed: Any) -> Any:
 
 
 def responses(d: Design, entries: list[Entry], n: int, rng: np.random.Generator) -> Array:
-    """(n, rows used) responses of as many draws of all parameters."""
+    """(n, rows used) responses of a Gaussian model, of as many draws of all parameters."""
+    values, eta = predictors(d, entries, n, rng)
+    scale = np.ones(len(d.y)) if d.weights is None else 1 / np.sqrt(d.weights)
+    return np.asarray(eta + values["sigma"][:, None] * scale * rng.standard_normal(eta.shape))
+
+
+def predictors(
+    d: Design, entries: list[Entry], n: int, rng: np.random.Generator
+) -> tuple[dict[str, Array], Array]:
+    """Draws of all parameters by name, correlations as ``cor(g)`` (n, k, k) factors, and (n, rows used) linear predictors."""
     values = {e.name: _draw(e, rng, n) for e in entries if e.kind != "cor"}
     beta = np.column_stack([values[e.name] for e in entries if e.kind == "coefficient"] or [np.empty((n, 0))])
-    y = beta @ d.X.T
+    eta = beta @ d.X.T
     if d.offset is not None:
-        y += d.offset
+        eta += d.offset
     for t, term in enumerate(d.terms):
         k = len(term.names)
         sds = [values[e.name] for e in entries if e.kind == "sd" and e.term == t]
         sd = np.column_stack(sds * (k if len(sds) == 1 else 1))
         cor = next((e for e in entries if e.kind == "cor" and e.term == t), None)
         roots = np.tile(np.eye(k), (n, 1, 1)) if cor is None else correlation_roots(cor, term, n, rng)
+        if cor is not None:
+            values[cor.name] = roots
         z = rng.standard_normal((n, len(term.levels), k))
         b = np.einsum("nij,nlj->nli", roots * sd[:, :, None], z)
         columns = np.ones((len(d.y), 1)) if term.Z is None else term.Z
         for i in range(k):
-            y += b[:, term.codes, i] * columns[:, i]
-    scale = np.ones(len(d.y)) if d.weights is None else 1 / np.sqrt(d.weights)
-    return np.asarray(y + values["sigma"][:, None] * scale * rng.standard_normal(y.shape))
+            eta += b[:, term.codes, i] * columns[:, i]
+    return values, eta
 
 
 def _draw(entry: Entry, rng: np.random.Generator, n: int) -> Array:
