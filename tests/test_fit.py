@@ -356,7 +356,8 @@ def test_options_of_lmer(options: dict[str, Any], message: str) -> None:
         ({"family": "poisson", "variance": "exp(Days)"}, "gaussian family"),
         ({"family": "gausian"}, r"did you mean 'gaussian'\?"),
         ({"link": "logit"}, "link 'logit' is not available"),
-        ({"priors": {}}, "priors belong to full Bayes"),
+        ({"priors": 3}, "priors must be a dict"),
+        ({"priors": {"sigma": 3}}, "the prior of 'sigma' must be a distribution"),
     ],
 )
 def test_options_of_model(options: dict[str, Any], message: str) -> None:

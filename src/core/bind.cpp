@@ -8,6 +8,7 @@
 #include "saved.hpp"
 #include "start.hpp"
 #include "trust.hpp"
+#include "bind_bayes.hpp"
 #include "bind_glmm.hpp"
 
 using Prior = std::tuple<int, Array, Codes, Codes, Array>;  // factor; diagonal, pointers, levels, values of its precision
@@ -358,6 +359,7 @@ NB_MODULE(_core, m) {
         nb::arg("codes"), nb::arg("z"), nb::arg("levels"), nb::arg("x"), nb::arg("y"), nb::arg("w").none(),
         nb::arg("threads"), nb::arg("codes2") = std::vector<std::optional<Codes>>(),
         nb::arg("z2") = std::vector<std::optional<Array>>(), nb::arg("priors") = std::vector<Prior>());
+    bind_bayes(m);
     bind_glmm(m);
     m.def("export_blocks", &export_blocks, nb::arg("problem"));
     m.def("import_blocks", &import_blocks, nb::arg("arrays"));

@@ -12,6 +12,7 @@ namespace multilevel {
 
 struct Weights {
     double u = 1, x = 0, y = 0;
+    const vec* border = nullptr;  // C, lower (p+1) x (p+1) column-major: C'C takes the place of diag(x, y)
 };
 
 class Inverse {
@@ -97,9 +98,23 @@ class Inverse {
         trtri_lower(m, s_tail.data(), m);
         const double wu = std::sqrt(weights_.u), wx = std::sqrt(weights_.x), wy = std::sqrt(weights_.y);
         for (i64 c = 0; c < m; ++c)
-            for (i64 r = c; r < m; ++r) s_tail[r + c * m] *= r < random ? wu : r < m - 1 ? wx : wy;
+            for (i64 r = c; r < (weights_.border ? random : m); ++r)
+                s_tail[r + c * m] *= r < random ? wu : r < m - 1 ? wx : wy;
+        if (weights_.border) weigh_border(*weights_.border, random);
         lauum_lower(m, s_tail.data(), m);
         mirror();
+    }
+    // rows of X and y of the inverse factor, times C
+    void weigh_border(const vec& border, i64 first) {
+        const i64 m = plan.m, size = m - first;
+        for (i64 c = 0; c < m; ++c) {
+            double* column = s_tail.data() + c * m + first;
+            for (i64 i = size; i-- > std::max<i64>(0, c - first);) {
+                double sum = 0;
+                for (i64 j = std::max<i64>(0, c - first); j <= i; ++j) sum += border[i + j * size] * column[j];
+                column[i] = sum;
+            }
+        }
     }
     // upper triangle from the lower one, by tiles that fit the cache
     void mirror() {

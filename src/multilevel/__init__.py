@@ -33,6 +33,22 @@ _HOMES = {
     "pedigree": "relatives",
     "student": "families",
     "tweedie": "families",
+    "Posterior": "posterior",
+    "Cauchy": "priors",
+    "Exponential": "priors",
+    "Fixed": "priors",
+    "Flat": "priors",
+    "Gamma": "priors",
+    "HalfCauchy": "priors",
+    "HalfNormal": "priors",
+    "HalfStudentT": "priors",
+    "InverseGamma": "priors",
+    "LKJ": "priors",
+    "Laplace": "priors",
+    "LogNormal": "priors",
+    "Normal": "priors",
+    "StudentT": "priors",
+    "Uniform": "priors",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -56,6 +72,22 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .model import glmer as glmer
     from .model import lmer as lmer
+    from .posterior import Posterior as Posterior
+    from .priors import LKJ as LKJ
+    from .priors import Cauchy as Cauchy
+    from .priors import Exponential as Exponential
+    from .priors import Fixed as Fixed
+    from .priors import Flat as Flat
+    from .priors import Gamma as Gamma
+    from .priors import HalfCauchy as HalfCauchy
+    from .priors import HalfNormal as HalfNormal
+    from .priors import HalfStudentT as HalfStudentT
+    from .priors import InverseGamma as InverseGamma
+    from .priors import Laplace as Laplace
+    from .priors import LogNormal as LogNormal
+    from .priors import Normal as Normal
+    from .priors import StudentT as StudentT
+    from .priors import Uniform as Uniform
     from .relatives import KnownCovariance as KnownCovariance
     from .relatives import pedigree as pedigree
     from .storage import read as read

@@ -160,6 +160,7 @@ def build(
     covariance: Mapping[str, Any] | None = None,
     family: Family | None = None,
     extra: Mapping[str, str] | None = None,
+    known_sigma: bool = False,
 ) -> Design:
     """Turn a formula and a data frame into a design.
 
@@ -231,7 +232,7 @@ def build(
     if dropped:
         messages.append(_dropped_message(dropped))
     known = relatives.read_all(covariance, [bar.group for bar in formula.bars])
-    terms, recipes = _terms(plan, series, Zs, levels or {}, len(y) if family is None else None, known)
+    terms, recipes = _terms(plan, series, Zs, levels or {}, None if known_sigma or family is not None else len(y), known)
     messages += effect_order.check(plan, terms, series, levels or {})
     recipe = Recipe(
         plan.fixed,
@@ -363,7 +364,7 @@ def _terms(
                 groups[bar.groups] = _related(bar, *groups[bar.groups], known[bar.group])
         codes, grouping = groups[bar.groups]
         if bar.group not in known:
-            _check_term(bar, names, len(grouping.parts), n)  # without n: another family's residual is no parameter
+            _check_term(bar, names, len(grouping.parts), n)  # without n: the residual's variance is no parameter
         if bar.groups not in labels:
             labels[bar.groups] = grouping.levels()
         terms.append(Term(bar.group, names, codes, labels[bar.groups], Z, bar.structure, bar.groups))

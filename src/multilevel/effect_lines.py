@@ -233,6 +233,13 @@ def _drawn(
 
 def _population_at(fit: Fit, name: str | None, values: Any, held: Mapping[str, Any]) -> tuple[Array, Array]:
     """Prediction without group effects, and its standard error from the fixed effects."""
+    made, offset = population_rows(fit, name, values, held)
+    variance = np.einsum("ij,jk,ik->i", made.X, fit.optimum.vcov, made.X)
+    return offset + made.X @ fit.optimum.beta, np.sqrt(variance)
+
+
+def population_rows(fit: Fit, name: str | None, values: Any, held: Mapping[str, Any]) -> tuple[New, Array]:
+    """Matrices at values of one predictor, the others held, and their offset."""
     import pandas as pd
 
     m = 1 if values is None else len(values)
@@ -243,6 +250,4 @@ def _population_at(fit: Fit, name: str | None, values: Any, held: Mapping[str, A
         columns[name] = values
     known = fit.design.offset
     means = None if known is None or not fit.design.remake.offset_array else np.full(m, known.mean())
-    made, offset = matrices_at(fit, pd.DataFrame(columns), [], means)
-    variance = np.einsum("ij,jk,ik->i", made.X, fit.optimum.vcov, made.X)
-    return offset + made.X @ fit.optimum.beta, np.sqrt(variance)
+    return matrices_at(fit, pd.DataFrame(columns), [], means)

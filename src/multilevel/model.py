@@ -12,6 +12,8 @@ from . import families, residual_reader
 from . import formula as formulas
 from .covariance import FREE
 from .errors import DataError, OptionError, nearest
+from .model_bayes import BayesVerbs
+from .priors import Fixed, check_priors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from .residuals import Residual
 
 
-class Model:
+class Model(BayesVerbs):
     """One formula and one data frame.
 
     Parameters
@@ -50,6 +52,9 @@ class Model:
         Added to the linear predictor with coefficient one; also as ``offset(x)`` in the formula.
     contrasts : dict, optional
         Column -> "treatment", "sum", "helmert", "poly" or a (levels, columns) matrix; holds for fixed and random effects.
+    priors : dict, optional
+        Parameter or class of parameters -> prior distribution, ``{"homework": ml.Normal(0, 10), "sd": ml.HalfNormal(5)}``;
+        used by `sample` alone. `prior_summary` lists all with their defaults.
     missing : {"drop", "raise"}
         What to do with rows that miss a value in a used column.
     levels : dict, optional
@@ -105,10 +110,7 @@ class Model:
                 "correlation and variance structure the residuals of the gaussian family; for others use random "
                 "effects and dispersion="
             )
-        if priors is not None:
-            raise OptionError(
-                "priors belong to full Bayes (Model.sample), which this version does not have yet; leave priors out"
-            )
+        self.priors = check_priors(priors)
         self._formula = formulas.parse(formula)
         text = residual_reader.read(correlation, variance)
         self._design = designs.build(
@@ -123,6 +125,7 @@ class Model:
             covariance=covariance,
             family=self._distribution,
             extra=extra,
+            known_sigma=isinstance(self.priors.get("sigma"), Fixed),
         )
         self._residual_text, self._levels = text, levels
         self._options: dict[str, Any] = {
@@ -173,7 +176,7 @@ class Model:
         out._formula, out._design, out._data, out._engine = self._formula, design, self._data, None
         out._distribution, out._laplace, out._quadrature = self._distribution, None, self._quadrature
         out._residual_text, out._residual, out._levels = self._residual_text, self._residual, self._levels
-        out._series = self._series
+        out._series, out.priors = self._series, self.priors
         if hasattr(self, "_options"):  # a model read from a file has none
             out._options = self._options
         if out._residual is not None and not np.array_equal(design.rows, self._design.rows):

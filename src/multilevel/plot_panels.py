@@ -161,7 +161,7 @@ def facet_panel(ax: Axes, lines: Lines, facet: Facet, limit: int, named: bool = 
 def facet_scale(ax: Axes, lines: Lines) -> None:
     """Limits from the data and the model's lines, so that a wild unpooled line does not squeeze them."""
     values = np.concatenate([part for f in lines.facets for part in (f.y, f.partial, f.pooled)])
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low) or 1.0
     ax.set_ylim(low - margin, high + margin)
     ax.tick_params(labelsize=8)

@@ -1,0 +1,276 @@
+"""Predictions, simulation and log-likelihoods from posterior draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import predict as linear
+from .errors import DataError, OptionError
+from .frame import like
+
+if TYPE_CHECKING:
+    from .design_recipe import NewTerm
+    from .posterior import Posterior
+
+Array = NDArray[np.float64]
+
+CHUNK = 2e7  # numbers held at once: draws times rows
+
+
+def flat(values: Array) -> Array:
+    """Chains one after the other."""
+    return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
+
+
+def predict(
+    posterior: Posterior,
+    new: Any,
+    groups: Any,
+    kind: str,
+    new_levels: str,
+    interval: str | None,
+    level: float,
+    marginal: bool,
+    offset: Any,
+    seed: Any,
+) -> Any:
+    """Predict rows; see `Posterior.predict`."""
+    from .inference import check_level
+    from .model import check_flag
+
+    check_level(level)
+    check_flag("marginal", marginal)
+    linear._choice("kind", kind, ("response", "link"))
+    linear._choice("new_levels", new_levels, ("error", "population", "sample"))
+    if interval is not None:
+        linear._choice("interval", interval, ("confidence", "prediction"))
+    family = posterior.model.distribution
+    on_link = family is None or kind == "link"
+    if marginal:
+        if not (groups is None or isinstance(groups, str) and groups == "all"):
+            raise OptionError("marginal=True averages over all groups, so groups cannot name some; leave groups out")
+        if family is not None and (interval is not None or kind == "link"):
+            raise OptionError(
+                "marginal=True gives the mean of the response over all groups without an interval; leave interval and kind "
+                "out"
+            )
+        groups = None
+    if family is not None and kind == "link" and interval == "prediction":
+        raise OptionError("interval='prediction' is of new responses; leave kind='link' out")
+    over_groups = marginal and family is not None
+    rows = rows_to_predict(posterior, new, groups, offset, interval == "prediction" or over_groups)
+    if new_levels == "error":
+        linear._refuse_new_levels(rows.terms)
+    rng = linear.generator(seed)
+    probabilities = ((1 - level) / 2, (1 + level) / 2)
+    columns: dict[str, list[Array]] = {}
+    draw_new = interval is not None or new_levels == "sample" or over_groups
+    for part, eta in predictors(posterior, rows, draw_new, rng):
+        if on_link:
+            found = _on_line(posterior, rows, part, eta, new_levels, interval, probabilities, rng)
+        else:
+            found = _responses(posterior, rows, part, eta, new, interval, probabilities, rng)
+        for name, values in found.items():
+            columns.setdefault(name, []).append(values)
+    made = {name: rows.spread(np.concatenate(parts)) for name, parts in columns.items()}
+    out = like(rows.kind, made)
+    source = posterior.model.data if new is None else new
+    if rows.kind == "pandas" and len(getattr(source, "index", ())) == len(out):
+        out.index = source.index
+    return out
+
+
+def _on_line(
+    posterior: Posterior,
+    rows: linear._Rows,
+    part: slice,
+    eta: Array,
+    new_levels: str,
+    interval: str | None,
+    probabilities: tuple[float, float],
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """Columns of the linear predictor, or of a Gaussian response."""
+    out = {"prediction": eta.mean(axis=0) if new_levels == "sample" else _mean_without_new(posterior, rows, part)}
+    if interval is None:
+        return out
+    if interval == "prediction":
+        eta = eta + sigma_of(posterior)[:, None] * residual_sd(rows)[part] * rng.standard_normal(eta.shape)
+    low, high = np.quantile(eta, probabilities, axis=0)
+    return out | {"est_error": eta.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
+
+
+def _responses(
+    posterior: Posterior,
+    rows: linear._Rows,
+    part: slice,
+    eta: Array,
+    new: Any,
+    interval: str | None,
+    probabilities: tuple[float, float],
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """Columns of a response that is not Gaussian."""
+    from .families import TRIALS
+    from .posterior_response import RowParameters, columns_of
+
+    family = posterior.model.distribution
+    assert family is not None
+    trials = None
+    if family.name in TRIALS:  # one trial for new rows
+        m = posterior.design.trials if new is None else None
+        trials = np.ones(len(rows.X))[part] if m is None else m[part]
+    parameters = RowParameters(posterior, rows, new)
+    return columns_of(posterior, eta, part, parameters, interval, probabilities, trials, rng)
+
+
+def rows_to_predict(posterior: Posterior, new: Any, groups: Any, offset: Any, every: bool) -> linear._Rows:
+    """Complete rows with the terms that enter, and with those left out where their variance does."""
+    stand_in: Any = posterior
+    names = linear.group_names(stand_in, groups)
+    if names and not posterior.draws_kept.b and posterior.design.terms:
+        raise DataError(
+            "this posterior kept no group effects (keep='parameters'), which predicting known groups needs; sample with "
+            "keep='all', or predict with groups=None"
+        )
+    if new is None and offset is not None:
+        raise OptionError("offset belongs to new rows; the fitted rows have theirs")
+    if new is None:
+        return linear._fitted_rows(stand_in, names, every)
+    return linear._new_rows(stand_in, new, names, offset, every)
+
+
+def predictors(
+    posterior: Posterior, rows: linear._Rows, draw_new: bool, rng: np.random.Generator
+) -> Iterator[tuple[slice, Array]]:
+    """Parts of the rows with their linear predictors (draws, m).
+
+    Groups that are not known (new, missing or left out) have effects of zero or, on request, effects drawn from the
+    population, shared by the rows of one new level.
+    """
+    beta = flat(posterior.draws_kept.beta)
+    n = len(rows.X)
+    size = max(1, int(CHUNK / max(len(beta), 1)))
+    roots = [_roots(posterior, term.index) if draw_new and (term.codes < 0).any() else None for term in rows.terms]
+    fresh = [
+        None if root is None else _population(root, len(term.new_levels), rng)
+        for root, term in zip(roots, rows.terms, strict=True)
+    ]
+    for first in range(0, max(n, 1), size):
+        part = slice(first, min(first + size, n))
+        eta = beta @ rows.X[part].T
+        if rows.offset is not None:
+            eta += rows.offset[part]
+        for term, root, effects in zip(rows.terms, roots, fresh, strict=True):
+            z = linear._columns(term)[part]
+            _add_known(posterior, term, part, z, eta)
+            if root is not None and effects is not None:
+                _add_unknown(term, part, z, root, effects, eta, rng)
+        yield part, eta
+
+
+def _mean_without_new(posterior: Posterior, rows: linear._Rows, part: slice) -> Array:
+    """Posterior mean with unknown groups at effects of zero."""
+    out: Array = rows.X[part] @ posterior.mean_beta
+    if rows.offset is not None:
+        out = out + rows.offset[part]
+    for term in rows.terms:
+        codes = term.codes[part]
+        known = codes >= 0
+        if known.any():
+            z = linear._columns(term)[part][known]
+            b = posterior.mean_b(term.index)[codes[known]]
+            out[known] += np.einsum("ij,ij->i", z, b)
+    return out
+
+
+def _roots(posterior: Posterior, t: int) -> Array:
+    """(draws, k, k) lower factors of a term's covariance."""
+    return np.asarray(np.linalg.cholesky(flat(posterior.covariances(t))))
+
+
+def _population(roots: Array, count: int, rng: np.random.Generator) -> Array:
+    """(draws, count, k) effects of so many new groups."""
+    z = rng.standard_normal((len(roots), count, roots.shape[-1]))
+    return np.asarray(np.einsum("sij,slj->sli", roots, z))
+
+
+def _add_known(posterior: Posterior, term: NewTerm, part: slice, z: Array, eta: Array) -> None:
+    codes = term.codes[part]
+    known = np.flatnonzero(codes >= 0)
+    if len(known):
+        b = flat(posterior.draws_kept.b[term.index])
+        for i in range(z.shape[1]):
+            eta[:, known] += b[:, codes[known], i] * z[known, i]
+
+
+def _add_unknown(
+    term: NewTerm, part: slice, z: Array, root: Array, fresh: Array, eta: Array, rng: np.random.Generator
+) -> None:
+    codes, new_codes = term.codes[part], term.new_codes[part]
+    new = np.flatnonzero(codes == -2)
+    if len(new):
+        eta[:, new] += np.einsum("slk,lk->sl", fresh[:, new_codes[new]], z[new])
+    nobody = np.flatnonzero(codes == -1)
+    if len(nobody):
+        eta[:, nobody] += np.einsum("slk,lk->sl", _population(root, len(nobody), rng), z[nobody])
+
+
+def sigma_of(posterior: Posterior) -> Array:
+    """(draws,) residual sd."""
+    found = posterior.draws_kept.scalar("sigma")
+    assert found is not None
+    return flat(found)
+
+
+def residual_sd(rows: linear._Rows) -> Array:
+    """(m,) residual sd relative to sigma: that of the weights for the rows fitted, one for new ones."""
+    if rows.weights is None:
+        return np.ones(len(rows.X))
+    return np.asarray(1 / np.sqrt(rows.weights))
+
+
+def simulate(posterior: Posterior, n: int, groups: Any, rng: np.random.Generator) -> Array:
+    """(n, rows used) responses, each from a posterior draw of its own; groups not kept get new effects."""
+    if posterior.model.distribution is not None:
+        from .posterior_response import simulated
+
+        if groups != "all":
+            raise OptionError("simulate() of this family keeps the groups' effects in this version; leave groups out")
+        return simulated(posterior, n, rng)
+    d = posterior.rows_of_data()
+    kept = linear.group_names(posterior, groups)  # type: ignore[arg-type]
+    total = posterior.draws_kept.chains * posterior.draws_kept.draws
+    chosen = rng.choice(total, n, replace=n > total)
+    y = flat(posterior.draws_kept.beta)[chosen] @ d.X.T
+    if d.offset is not None:
+        y += d.offset
+    for t, term in enumerate(d.terms):
+        z = np.ones((len(d.y), 1)) if term.Z is None else term.Z
+        if term.group in kept:
+            b = flat(posterior.draws_kept.b[t])[chosen]
+        else:
+            roots = _roots(posterior, t)[chosen]
+            b = _population(roots, len(term.levels), rng)
+        for i in range(z.shape[1]):
+            y += b[:, term.codes, i] * z[:, i]
+    sd = np.ones(len(d.y)) if d.weights is None else 1 / np.sqrt(d.weights)
+    return np.asarray(y + sigma_of(posterior)[chosen, None] * sd * rng.standard_normal(y.shape))
+
+
+def log_likelihood(posterior: Posterior) -> Array:
+    """(chains, draws, rows used) log density of each response given the group effects."""
+    d = posterior.rows_of_data()
+    kept = posterior.draws_kept
+    rows = rows_to_predict(posterior, None, "all", None, False)
+    out = np.empty((kept.chains * kept.draws, len(d.y)))
+    sigma = sigma_of(posterior)[:, None]
+    w = np.ones(len(d.y)) if d.weights is None else d.weights
+    for part, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
+        z2 = ((d.y[part] - eta) / sigma) ** 2 * w[part]
+        out[:, part] = -0.5 * z2 - np.log(sigma) + 0.5 * np.log(w[part] / (2 * np.pi))
+    return out.reshape(kept.chains, kept.draws, -1)

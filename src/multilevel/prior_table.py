@@ -1,0 +1,215 @@
+"""Which prior each parameter of a model has: a user's by name or class, otherwise the default.
+
+Names are those the tables show: a coefficient (``"homework"``), ``"sd(schid, homework)"``, ``"cor(schid)"``, ``"sigma"``.
+Classes are ``"b"`` (all coefficients but the intercept), ``"sd(schid)"``, ``"sd"``, ``"cor"``. The narrower one wins.
+
+Defaults are weakly informative and scaled by the data (Gaussian models: the sd of the response; others: the scale of the
+link): a coefficient normal with 2.5 sds of y over the sd of its column, an sd the half of Student's t with 3 degrees of
+freedom and scale sd(y) over the column's sd, correlations LKJ(2). The intercept is the value at predictors of zero, so its
+default is wide where these are far from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError, listing, nearest
+from .priors import LKJ, Fixed, Flat, HalfStudentT, Normal, Prior
+
+if TYPE_CHECKING:
+    from .design import Design
+    from .families import Family
+
+Array = NDArray[np.float64]
+
+COEFFICIENT = 2.5  # default sd of a standardised coefficient, in sds of y
+INTERCEPT = 2.5
+SD_DF = 3.0
+FURTHER = 2.5  # default sd of coefficients of dispersion and extra zeros, on the log and logit scale
+THRESHOLD = 5.0
+ETA = 2.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter's prior.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"coefficient", "sd", "cor", "sigma", "further"}
+    prior : Prior
+    source : {"user", "default"}
+    term : int
+        Position of the random term, -1 for others.
+    effect : int
+        Position of the effect in its term, or of the coefficient.
+    """
+
+    name: str
+    kind: str
+    prior: Prior
+    source: str
+    term: int = -1
+    effect: int = -1
+
+
+def prior_table(
+    design: Design,
+    family: Family | None,
+    given: Mapping[str, Any] | None,
+    further: Sequence[tuple[str, float]] = (),
+) -> list[Entry]:
+    """Entries for all parameters; `further` are a family's other coefficients with first guesses of them.
+
+    Raises
+    ------
+    OptionError
+        For a name that is no parameter or class of the model, with what exists; for a prior of a kind the parameter
+        cannot have.
+    """
+    given = dict(given or {})
+    slots = _slots(design, family) + _further_slots(further)
+    known = {key for slot in slots for key in slot[3]}
+    for name in given:
+        if name not in known:
+            raise OptionError(_unknown(str(name), slots))
+    out = []
+    for name, kind, position, keys, default in slots:
+        chosen = next((given[k] for k in keys if k in given), None)
+        entry = Entry(name, kind, default if chosen is None else chosen, "default" if chosen is None else "user", *position)
+        _check(entry, design)
+        out.append(entry)
+    return out
+
+
+Slot = tuple[str, str, tuple[int, int], tuple[str, ...], Prior]
+
+
+def _slots(design: Design, family: Family | None) -> list[Slot]:
+    """Parameters with the keys that address them, narrowest first, and their default priors."""
+    location, size = scale_of_response(design, family)
+    slots: list[Slot] = []
+    X = design.X
+    means, sds = X.mean(axis=0), X.std(axis=0)
+    slopes = [COEFFICIENT * size / s if s > 0 else COEFFICIENT * size for s in sds]
+    for i, name in enumerate(design.names):
+        if name == "Intercept":
+            others = sum((slopes[j] * means[j]) ** 2 for j in range(len(means)) if j != i)
+            default: Prior = Normal(location, float(np.sqrt((INTERCEPT * size) ** 2 + others)))
+            slots.append((name, "coefficient", (-1, i), (name, "(Intercept)"), default))
+        else:
+            slots.append((name, "coefficient", (-1, i), (name, "b"), Normal(0.0, float(slopes[i]))))
+    for t, term in enumerate(design.terms):
+        spread = _effect_scales(term.Z, len(term.names))
+        single = term.structure in ("homdiag", "homcs", "ar1")
+        effects = [(f"sd({term.group})", 0)] if single else [
+            (f"sd({term.group}, {name})", e) for e, name in enumerate(term.names)
+        ]
+        for name, e in effects:
+            keys = (name, f"sd({term.group})", "sd")
+            slots.append((name, "sd", (t, e), keys, HalfStudentT(SD_DF, float(size / spread[e]))))
+        if len(term.names) > 1 and term.structure not in ("diag", "homdiag"):
+            name = f"cor({term.group})"
+            slots.append((name, "cor", (t, -1), (name, "cor"), LKJ(ETA)))
+    if family is None:
+        slots.append(("sigma", "sigma", (-1, -1), ("sigma",), HalfStudentT(SD_DF, size)))
+    return slots
+
+
+def _further_slots(further: Sequence[tuple[str, float]]) -> list[Slot]:
+    """Coefficients of the log dispersion, of the logit of extra zeros, thresholds: normal, wide on these scales."""
+    slots: list[Slot] = []
+    for i, (name, guess) in enumerate(further):
+        block = name.split("[")[0] if name.endswith("]") else "thresholds"
+        if block == "thresholds":
+            default = Normal(0.0, THRESHOLD)
+        else:
+            default = Normal(guess if name.endswith("[Intercept]") and block != "zi" else 0.0, FURTHER)
+        slots.append((name, "further", (-1, i), (name, block), default))
+    return slots
+
+
+def scale_of_response(design: Design, family: Family | None) -> tuple[float, float]:
+    """Location and sd that defaults are measured in: of the response, or one on the scale of the link."""
+    if family is not None:
+        return 0.0, 1.0
+    y = design.y if design.offset is None else design.y - design.offset
+    w = np.ones(len(y)) if design.weights is None else design.weights
+    mean = float(np.average(y, weights=w))
+    sd = float(np.sqrt(np.average((y - mean) ** 2, weights=w)))
+    return mean, sd if sd > 0 else 1.0
+
+
+def _effect_scales(z: Array | None, k: int) -> list[float]:
+    """Per effect the sd of its column; of a constant one its size."""
+    if z is None:
+        return [1.0] * k
+    out = []
+    for column in z.T:
+        sd = float(column.std())
+        out.append(sd if sd > 1e-8 * float(np.abs(column).max()) else max(float(np.abs(column).max()), 1e-300))
+    return out
+
+
+def _unknown(name: str, slots: list[Slot]) -> str:
+    names = [s[0] for s in slots]
+    classes = sorted({k for s in slots for k in s[3]} - set(names) - {"(Intercept)"})
+    hint = nearest(name, [*names, *classes])
+    text = f"there is no parameter {name!r} to give a prior to; "
+    return text + (f"{hint}; " if hint else "") + f"its parameters are {listing(names)}, classes of them {listing(classes)}"
+
+
+def _check(entry: Entry, design: Design) -> None:
+    prior, name = entry.prior, entry.name
+    if entry.kind == "cor":
+        if not isinstance(prior, (LKJ, Fixed)):
+            raise OptionError(f"correlations take LKJ(eta) or Fixed(value), but {name} was given {prior.text()}")
+        return
+    if isinstance(prior, LKJ):
+        raise OptionError(f"LKJ is a prior of correlations; {name} is not one")
+    if isinstance(prior, Fixed):
+        if not isinstance(prior.value, float):
+            raise OptionError(f"{name} is one number, but Fixed was given a matrix of shape {np.shape(prior.value)}")
+        if entry.kind not in ("coefficient", "further") and prior.value <= 0:
+            raise OptionError(
+                f"{name} is a standard deviation, so it cannot be held at {prior.value:g}; give a positive number"
+            )
+        return
+    if entry.kind in ("coefficient", "further"):
+        return
+    if getattr(prior, "upper", 1.0) <= 0 or (hasattr(prior, "lower") and prior.lower < 0):
+        raise OptionError(f"{name} is a standard deviation, which {prior.text()} lets be negative; use limits from zero up")
+    if isinstance(prior, Flat) and entry.kind == "sd":
+        levels, effects = len(design.terms[entry.term].levels), len(design.terms[entry.term].names)
+        if levels < effects + 2:
+            raise OptionError(
+                f"a flat prior of {name} with {levels} levels has no proper posterior (it takes at least {effects + 2}); "
+                "give a proper prior such as ml.HalfNormal(s)"
+            )
+
+
+def further_of(model: Any) -> list[tuple[str, float]]:
+    """Names and first guesses of a family's further coefficients."""
+    if model.distribution is None:
+        return []
+    c = model.laplace().coefficients
+    return list(zip(c.names, (c.basis @ c.start).tolist(), strict=True))
+
+
+def summary(model: Any) -> Any:
+    """Frame of all priors; see `Model.prior_summary`."""
+    from .frame import like
+
+    entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
+    columns = {
+        "parameter": np.array([e.name for e in entries], dtype=object),
+        "prior": np.array([e.prior.text() for e in entries], dtype=object),
+        "source": np.array([e.source for e in entries], dtype=object),
+    }
+    return like(model.design.kind, columns)

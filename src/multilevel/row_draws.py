@@ -1,0 +1,133 @@
+"""What each posterior draw says of each row fitted, for any family: log density of its response, and a new response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError
+from .families import Family
+from .laplace import coefficients_of
+from .posterior_predict import flat, predictors, residual_sd, rows_to_predict, sigma_of
+from .posterior_predict import log_likelihood as log_normal
+
+if TYPE_CHECKING:
+    from .posterior import Posterior
+
+__all__ = ["log_likelihood", "new_responses"]
+
+Array = NDArray[np.float64]
+
+CHUNK = 500_000  # rows times draws that the core is given at once
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows under some draws, every array (draws, rows) or (rows,)."""
+
+    rows: slice
+    draws: slice
+    eta: Array
+    first: Array
+    second: Array
+
+
+def log_likelihood(posterior: Posterior) -> Array:
+    """(chains, draws, rows used) log density of each response given the group effects, times the row's weight.
+
+    Raises
+    ------
+    OptionError
+        If the group effects were not kept.
+    """
+    if posterior.model.distribution is None:
+        _kept_groups(posterior)
+        return log_normal(posterior)
+    from . import _core
+
+    d, family = posterior.rows_of_data(), posterior.model.distribution
+    kept = posterior.draws_kept
+    out = np.empty((kept.chains * kept.draws, len(d.y)))
+    for part in _parts(posterior):
+        shape = part.eta.shape
+        y, trials = np.broadcast_to(d.y[part.rows], shape), None
+        if d.trials is not None:
+            trials = np.ascontiguousarray(np.broadcast_to(d.trials[part.rows], shape).ravel())
+        columns = [np.ascontiguousarray(v.ravel()) for v in (y, part.eta, part.first, part.second)]
+        density = _core.log_densities(family.kernel, columns[0], trials, *columns[1:])[0][:, 0]
+        out[part.draws, part.rows] = np.asarray(density).reshape(shape)
+    if d.weights is not None:
+        out *= d.weights
+    return out.reshape(kept.chains, kept.draws, -1)
+
+
+def new_responses(posterior: Posterior, rng: np.random.Generator) -> Array:
+    """(chains, draws, rows used) responses of the rows fitted, one from every draw; groups keep their effects.
+
+    Successes, of counts of them; numbers of categories from zero, of an ordinal response.
+    """
+    d, family = posterior.rows_of_data(), posterior.model.distribution
+    kept = posterior.draws_kept
+    out = np.empty((kept.chains * kept.draws, len(d.y)))
+    if family is None:
+        rows = rows_to_predict(posterior, None, _kept_groups(posterior), None, True)
+        sd = residual_sd(rows)
+        for piece, eta in predictors(posterior, rows, False, rng):
+            out[:, piece] = eta + sigma_of(posterior)[:, None] * sd[piece] * rng.standard_normal(eta.shape)
+        return out.reshape(kept.chains, kept.draws, -1)
+    for part in _parts(posterior):
+        shape = part.eta.shape
+        if family.name == "ordinal":
+            out[part.draws, part.rows] = _categories(posterior, part, rng)
+            continue
+        trials = None if d.trials is None else np.broadcast_to(d.trials[part.rows], shape).ravel()
+        drawn = family.draw(rng, part.eta.ravel(), part.first.ravel(), part.second.ravel(), trials)
+        out[part.draws, part.rows] = drawn.reshape(shape)
+    return out.reshape(kept.chains, kept.draws, -1)
+
+
+def further(posterior: Posterior) -> Array:
+    """(draws, m) coefficients of dispersion and extra zeros, or thresholds."""
+    kept = posterior.draws_kept
+    own = [i for i, c in enumerate(kept.coordinates) if c.kind == "further"]
+    return flat(kept.scalars)[:, own]
+
+
+def _parts(posterior: Posterior) -> Iterator[_Part]:
+    """All rows under all draws, piece by piece, with their linear predictors and further parameters."""
+    d, family = posterior.rows_of_data(), posterior.model.distribution
+    assert family is not None
+    c = coefficients_of(d, family)
+    back = np.linalg.inv(c.basis)
+    designs: list[Any] = [design @ back for design in c.designs]  # by the user's coefficients
+    values = further(posterior)
+    rows = rows_to_predict(posterior, None, _kept_groups(posterior), None, False)
+    for piece, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
+        step = max(1, CHUNK // max(eta.shape[1], 1))
+        for at in range(0, len(eta), step):
+            draws = slice(at, min(at + step, len(eta)))
+            own = [values[draws] @ design[piece].T for design in designs]
+            own += [np.zeros(eta[draws].shape)] * (2 - len(own))
+            yield _Part(piece, draws, eta[draws], own[0], own[1])
+
+
+def _kept_groups(posterior: Posterior) -> str:
+    if posterior.design.terms and not posterior.draws_kept.b:
+        raise OptionError("this needs the group effects, which were not kept (keep='parameters'); sample with keep='all'")
+    return "all"
+
+
+def _categories(posterior: Posterior, part: _Part, rng: np.random.Generator) -> Array:
+    family = posterior.model.distribution
+    assert family is not None
+    link = Family("binomial", family.link)
+    thresholds = further(posterior)[part.draws]
+    u = rng.random(part.eta.shape)
+    out = np.zeros(part.eta.shape)
+    for column in thresholds.T:
+        out += u > link.mean(column[:, None] - part.eta)
+    return out

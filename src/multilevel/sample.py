@@ -1,0 +1,269 @@
+"""From a model and priors to draws of its posterior.
+
+Linear models: coefficients with normal priors and group effects are integrated out (`marginal`), the few variances and
+correlations that are left are drawn by importance sampling where Pareto's k allows, otherwise by NUTS, and the rest is
+drawn exactly given them.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import independent, sample_joint
+from .draws import Draws
+from .errors import ConvergenceWarning, DataError, MultilevelError, OptionError, users_level
+from .marginal import Marginal
+from .posterior_mode import Mode, find_mode
+from .prior_table import prior_table
+from .progress import Progress
+from .sampler import GROUP_MEMORY, chains_of, seeds, watched
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .posterior import Posterior
+
+Array = NDArray[np.float64]
+
+LARGEST_INDEPENDENT = 10  # coordinates beyond which importance sampling is not tried
+WARMUP = 300  # steps that adapt NUTS: it starts at the mode in coordinates made round there
+GOOD_K = 0.5  # Pareto's k up to which independent draws are used
+GOOD_SHARE = 0.15  # and the effective share of proposals from which
+COSTLY = 1e7  # operations of one evaluation from which there are
+FEW = 1600  # proposals in all; draws of coefficients and group effects then share those of the variances
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_options(chains: Any, draws: Any, warmup: Any, target: Any, method: Any, keep: Any, thin: Any) -> None:
+    """Refuse what cannot be sampled with."""
+    for name, value, least in (("chains", chains, 1), ("draws", draws, 4), ("warmup", warmup, 0), ("thin", thin, 1)):
+        if name != "warmup" or value is not None:
+            check_count(name, value, least)
+    if isinstance(target, bool) or not isinstance(target, (int, float, np.number)) or not 0.5 <= target < 1:
+        raise OptionError(f"target, the acceptance NUTS aims at, must lie from 0.5 to below 1, got {target!r}")
+    if method not in ("auto", "nuts", "independent"):
+        raise OptionError(f"method {method!r} is not known; allowed are 'auto', 'nuts', 'independent'")
+    if keep not in ("all", "parameters"):
+        raise OptionError(f"keep {keep!r} is not known; allowed are 'all', 'parameters' (no group effects)")
+
+
+def posterior(
+    model: Model,
+    chains: Any,
+    draws: Any,
+    warmup: Any,
+    seed: Any,
+    method: Any,
+    target: Any,
+    threads: Any,
+    keep: Any,
+    thin: Any,
+    progress: bool | None,
+) -> Posterior:
+    """Draw the posterior of a model; see `Model.sample`."""
+    from .crossprod import default_threads
+    from .posterior import Posterior
+
+    check_options(chains, draws, warmup, target, method, keep, thin)
+    if model.design.y is None:
+        raise DataError("this model was saved without its data, which sampling it needs; save it with save(path, data=True)")
+    count = default_threads() if threads is None else check_count("threads", threads, 1)
+    warmup = WARMUP if warmup is None else int(warmup)
+    if model.distribution is not None:
+        if method == "independent":
+            raise OptionError("method='independent' is for gaussian models; leave method out, or give 'nuts'")
+        made, entries = sample_joint.run(
+            model, chains, draws, warmup, seed, float(target), count, keep, thin, progress
+        )
+    else:
+        made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
+    found = Posterior(model, made, entries)
+    good, sentence = found.trust
+    if not good:
+        warnings.warn(sentence, ConvergenceWarning, stacklevel=users_level())
+    return found
+
+
+def run(
+    model: Model,
+    chains: int,
+    draws: int,
+    warmup: int,
+    seed: Any,
+    method: str,
+    target: float,
+    threads: int,
+    keep: str,
+    thin: int,
+    progress: bool | None,
+) -> tuple[Draws, list[Any]]:
+    """Draw the posterior of a Gaussian model; also its prior table."""
+    started = time.perf_counter()
+    entries = prior_table(model.design, None, model.priors)
+    engine = _engine(model)
+    target_density = Marginal(engine, model.design, entries)
+    core_seed, rng = seeds(seed)
+    with Progress(chains * draws, "sampling", progress) as bar:
+        x, facts, stats, name = _coordinates(
+            target_density, model, chains, draws, warmup, method, target, threads, core_seed, rng, bar
+        )
+        x = np.ascontiguousarray(x[:, ::thin])
+        stats = {k: v[:, ::thin] for k, v in stats.items()}
+        made = _complete(target_density, x, core_seed, threads, keep, bar)
+    facts |= {"seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup}
+    return Draws(target_density.coordinates, *made, name, stats, facts), entries
+
+
+def _engine(model: Model) -> Any:
+    from .reml import Engine
+
+    if model.residual is not None:
+        raise OptionError(
+            "sample() takes independent residuals in this version: leave correlation= and variance= out, or use fit()"
+        )
+    return Engine(model.design, 1)
+
+
+def _coordinates(
+    density: Marginal,
+    model: Model,
+    chains: int,
+    draws: int,
+    warmup: int,
+    method: str,
+    target: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    bar: Progress,
+) -> tuple[Array, dict[str, Any], dict[str, Array], str]:
+    """(chains, draws, size) unconstrained draws."""
+    core = density.core
+    if density.size == 0:
+        return np.empty((chains, draws, 0)), {}, {}, "exact"
+    mode = find_mode(lambda x: core.log_posterior(np.ascontiguousarray(x), True), start_of(density, model))
+    facts: dict[str, Any] = {"mode_gradients": mode.gradients}
+    if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
+        found, good = _by_importance(density, mode, chains, draws, threads, rng, bar)
+        facts |= {
+            "pareto_k": found.pareto_k,
+            "effective": found.effective,
+            "log_evidence": found.log_evidence,
+            "proposals": found.proposals,
+        }
+        if good or method == "independent":
+            return found.x, facts, {}, "independent"
+    x, stats, more = _nuts(density, mode, chains, draws, warmup, target, threads, seed, rng, bar)
+    return x, facts | more, stats, "nuts"
+
+
+def _by_importance(
+    density: Marginal, mode: Mode, chains: int, draws: int, threads: int, rng: np.random.Generator, bar: Progress
+) -> tuple[independent.Sample, bool]:
+    """Draws by importance sampling, once more with four times the proposals where the check fails; whether it is passed."""
+    core = density.core
+    costly = density.engine.blocks.core.flops > COSTLY
+    each = -(-FEW // chains) if costly else independent.proposals(chains, draws)
+    for times in (1,) if costly else (1, 4):
+        count = times * each
+        values = watched(
+            core, bar, times * each / draws, lambda x: core.log_posteriors(np.ascontiguousarray(x), threads)
+        )
+        found = independent.draw(values, mode, chains, draws, count, rng)
+        good = found.pareto_k < GOOD_K and found.effective >= GOOD_SHARE * chains * min(draws, count)
+        if good:
+            break
+    return found, good
+
+
+def _nuts(
+    density: Marginal,
+    mode: Mode,
+    chains: int,
+    draws: int,
+    warmup: int,
+    target: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    bar: Progress,
+) -> tuple[Array, dict[str, Array], dict[str, Any]]:
+    """NUTS in coordinates that the curvature at the mode has made round."""
+    core, d = density.core, density.size
+    starts = rng.uniform(-1, 1, (chains, d))
+    work = watched(
+        core, bar, (warmup + draws) / draws,
+        lambda s: core.nuts(s, mode.x, mode.root, warmup, draws, 10, target, True, seed, threads),
+    )  # fmt: skip
+    return chains_of(work(starts), draws, target)
+
+
+def start_of(density: Marginal, model: Model) -> Array:
+    """First guess of the mode: the REML fit, with variances kept away from zero."""
+    d, c = model.design, density.engine.blocks
+    total = float(c.scale * c.unit)
+    sds = [np.full(len(t.names), 0.3 * total) for t in d.terms]
+    correlations = [np.eye(len(t.names)) for t in d.terms]
+    sigma, beta = total, c.x_basis @ c.shift if c.p else np.empty(0)
+    if all(t.structure in ("us", "diag") for t in d.terms):
+        try:
+            found = density.engine.fit(c.n > c.p)
+        except MultilevelError:
+            return density.start(sds, correlations, sigma, beta)
+        sigma, beta = found.sigma, found.beta
+        for t, factor in enumerate(found.lambdas):
+            v = found.sigma**2 * factor @ factor.T
+            floor = 0.1 * found.sigma / np.sqrt(max(float(np.mean(_column_squares(d.terms[t], len(v)))), 1e-300))
+            sds[t] = np.maximum(np.sqrt(np.diag(v)), floor)
+            scale = np.sqrt(np.maximum(np.diag(v), 1e-300))
+            r = v / np.outer(scale, scale)
+            np.fill_diagonal(r, 1.0)
+            correlations[t] = np.clip(r, -1.0, 1.0)
+    return density.start(sds, correlations, sigma, beta)
+
+
+def _column_squares(term: Any, k: int) -> Array:
+    return np.ones(k) if term.Z is None else np.asarray((term.Z**2).mean(axis=0))
+
+
+def _complete(
+    density: Marginal, x: Array, seed: int, threads: int, keep: str, bar: Progress
+) -> tuple[Array, Array, list[Array]]:
+    """Parameters on their own scale, coefficients and group effects for coordinates (chains, draws, size)."""
+    chains, draws, _ = x.shape
+    flat = np.ascontiguousarray(x.reshape(chains * draws, density.size))
+    scalars = density.core.constrained(flat) if density.size else np.tile(
+        density.core.constrained(np.empty((1, 0))), (len(flat), 1)
+    )
+    shape = (chains, draws)
+    count = len(density.coordinates)
+    effects = sum(g.levels * g.k for g in density.engine.blocks.groups)
+    if keep == "all" and 8.0 * effects * len(flat) > GROUP_MEMORY:
+        raise OptionError(
+            f"{len(flat)} draws of {effects} group effects take {8.0 * effects * len(flat) / 1e9:.1f} GB; keep fewer with "
+            "thin=, or none with keep='parameters'"
+        )
+    beta, b = [], []
+    step = len(flat) if keep == "all" else max(1, int(GROUP_MEMORY / 8 / max(effects, 1) / 4))
+    for at in range(0, len(flat), step):
+        part = flat[at : at + step]
+        drawn = density.core.draw(part, seed + 1 + at, threads)
+        one, effects_drawn = density.effects(drawn)
+        beta.append(one)
+        if keep == "all":
+            b = [np.ascontiguousarray(v.reshape(*shape, *v.shape[1:])) for v in effects_drawn]
+    return (
+        np.ascontiguousarray(scalars[:, :count].reshape(*shape, count)),
+        np.concatenate(beta).reshape(*shape, -1),
+        b,
+    )
