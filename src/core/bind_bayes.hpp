@@ -2,7 +2,7 @@
 #pragma once
 #include "bind_glmm.hpp"
 #include "convert.hpp"
-#include "joint.hpp"
+#include "joint_shape.hpp"
 #include "marginal.hpp"
 #include "nuts.hpp"
 

@@ -38,6 +38,10 @@ MAX_EVALUATIONS = 500
 MOVED = 1e-4  # relative step of the last Newton steps from which the Hessian is computed anew
 SETTLED = 1e-6  # gain in deviance of one more Newton step that is none
 RUNAWAY = 1e-6  # curvature, over the largest, under which a dispersion or a share of zeros runs to infinity
+TWO_SIDES = (
+    "the predictor of some rows with a positive response is below zero, where the mean of link 'sqrt' rises again: the "
+    "likelihood has a maximum on either side, and Laplace's approximation knows one. Use link='log', or quadrature=25"
+)
 FEW_ROWS = 20_000  # up to which a variance of zero is doubted by further searches
 SMALLEST_WEIGHT = 1e-10  # of a row in the working linear model
 
@@ -128,7 +132,10 @@ class LaplaceEngine:
                 best = better
                 joint, hessian = self._polished(state, best)
         evidence = self._evidence(best, spent, joint, hessian)
-        return self._optimum(state, joint, hessian, evidence)
+        made = self._optimum(state, joint, hessian, evidence)
+        if self.family.link == "sqrt" and ((state.rows()[0] < 0) & (self.design.y > 0)).any():
+            warnings.warn(TWO_SIDES, ConvergenceWarning, stacklevel=users_level())
+        return made
 
     def _polished(self, state: Any, best: dict[str, Any]) -> tuple[Joint, Array | None]:
         """The best point after Newton steps in all coordinates, and the Hessian there."""
