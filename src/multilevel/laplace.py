@@ -133,7 +133,8 @@ class LaplaceEngine:
                 joint, hessian = self._polished(state, best)
         evidence = self._evidence(best, spent, joint, hessian)
         made = self._optimum(state, joint, hessian, evidence)
-        if self.family.link == "sqrt" and ((state.rows()[0] < 0) & (self.design.y > 0)).any():
+        two_sided = self.family.link == "sqrt" and getattr(self, "nodes", 1) <= 1
+        if two_sided and ((state.rows()[0] < 0) & (self.design.y > 0)).any():
             warnings.warn(TWO_SIDES, ConvergenceWarning, stacklevel=users_level())
         return made
 
