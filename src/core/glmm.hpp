@@ -163,7 +163,7 @@ class GlmmEvaluator {
             }
             for (i64 row = 0; row < n; ++row) columns[row * r + i] = one[row];
         }
-        vec gram(r * r, 0.0), half(plan.q * r);
+        vec gram(r * r, 0.0), half;
         for (i64 row = 0; row < n; ++row) {
             const double* own = columns.data() + row * r;
             for (int i = 0; i < r; ++i) {
@@ -172,12 +172,7 @@ class GlmmEvaluator {
                 for (int j = 0; j <= i; ++j) target[j] += weighted * own[j];
             }
         }
-        for (int i = 0; i < r; ++i) {
-            vec product;
-            for (i64 row = 0; row < n; ++row) one[row] = laplace.w[row] * columns[row * r + i];
-            laplace.refill.products(one, product, laplace.threads);
-            for (i64 e = 0; e < plan.q; ++e) half[e * r + i] = product[e];
-        }
+        laplace.refill.products(laplace.w, columns, r, half, laplace.threads);
         apply_lambda(fac, half.data(), r, true);
         forward_solve(fac, half.data(), r);
         for (i64 e = 0; e < plan.q; ++e)

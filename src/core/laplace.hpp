@@ -67,6 +67,28 @@ class Refill {
             });
         }
     }
+    // out (q, r): Z'diag(w) of columns (n, r), row-major, in one pass over the rows
+    void products(const vec& w, const vec& columns, int r, vec& out, int threads) const {
+        out.assign(plan_.q * r, 0.0);
+        for (int f = 0; f < b_.factors(); ++f) {
+            const int k = rows_[f].k;
+            const double one = 1.0, *z = rows_[f].z;
+            const auto parts = level_ranges(order_[f].start, b_.n > 20000 ? 16 : 1);
+            parallel_for(parts.size(), threads, [&](std::size_t t) {
+                for (std::size_t j = parts[t].begin; j < parts[t].end; ++j) {
+                    double* target = out.data() + (plan_.offset[f] + static_cast<i64>(j) * k) * r;
+                    for (i64 e = order_[f].start[j]; e < order_[f].start[j + 1]; ++e) {
+                        const i64 i = order_[f].perm[e];
+                        const double *own = columns.data() + i * r, *effects = z ? z + i * k : &one;
+                        for (int c = 0; c < k; ++c) {
+                            const double weight = w[i] * effects[c];
+                            for (int x = 0; x < r; ++x) target[c * r + x] += weight * own[x];
+                        }
+                    }
+                }
+            });
+        }
+    }
     // out (n) += Z b
     void spread(const vec& b, vec& out, Range range) const {
         for (int f = 0; f < b_.factors(); ++f) {
@@ -130,12 +152,14 @@ class Refill {
     std::vector<std::vector<std::vector<i32>>> position_;
 };
 
+constexpr i64 few_rows = 10000;  // fewer are done before a second thread has started
+
 class Laplace {
   public:
     // `priors` gives levels their prior precisions; `prior_log_det` is the log-determinant of all effects' prior covariance
     Laplace(const std::vector<FactorRows>& factors, ResponseRows rows, Family family, int threads,
             const std::function<void(Blocks&)>& priors = {}, double prior_log_det = 0)
-        : rows(rows), family(family), threads(threads), blocks(pattern(factors, rows.n, priors)), plan(make_plan(blocks)),
+        : rows(rows), family(family), threads(rows.n < few_rows ? 1 : threads), all_threads(threads), blocks(pattern(factors, rows.n, priors)), plan(make_plan(blocks)),
           refill(blocks, plan, factors), fac(blocks, plan), inv(fac), constant_(-0.5 * prior_log_det) {
         for (const SelfPairs& self : blocks.self) known_ = known_ || !self.prior_diag.empty();
         d.resize(rows.n, family.parameters());
@@ -149,7 +173,7 @@ class Laplace {
 
     ResponseRows rows;
     Family family;
-    int threads;
+    int threads, all_threads;  // of passes over the rows; of work that is worth it for fewer rows, too
     Blocks blocks;
     Plan plan;
     Refill refill;

@@ -229,7 +229,7 @@ class Quadrature {
     template <class Kernel>
     void all_levels(const Kernel& kernel, bool want) {
         const auto parts = level_ranges(order_.start, 64);
-        parallel_for(parts.size(), laplace.threads, [&](std::size_t t) {
+        parallel_for(parts.size(), laplace.all_threads, [&](std::size_t t) {
             Work w;
             for (std::size_t j = parts[t].begin; j < parts[t].end; ++j) {
                 gather(static_cast<i64>(j), w);

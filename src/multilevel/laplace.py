@@ -174,7 +174,7 @@ class LaplaceEngine:
                 best = found
             return found
 
-        for plain in starts(self, np.r_[self._first_beta(), self.coefficients.start]):
+        for plain in starts(self, np.concatenate([self._first_beta(), self.coefficients.start])):
             for size in (0.5, 1.0, 0.1, 2.0) if start is None else (1.0,):
                 lambdas = [size * np.eye(g.k) for g in self.groups] if start is None else self._engine_lambdas(start)
                 found = attempt(lambdas, plain)

@@ -90,7 +90,7 @@ class Joint:
         more = np.zeros(len(self.engine.coefficients.start))
         for design, rows in zip(self.engine.coefficients.designs, by_rows, strict=True):
             more = more + 2 * (design.T @ rows)
-        return np.asarray(np.r_[free, own, 2 * by_beta, more], dtype=np.float64)
+        return np.concatenate([np.array(free), own, 2 * by_beta, more])
 
     def hessian(self) -> Array | None:
         """Of the deviance, by central differences of the exact gradient; None where that fails."""
@@ -138,7 +138,7 @@ class Joint:
 
     def polish(self, hessian: Array) -> float:
         """Newton steps judged by the gradient, where the deviance can no longer tell; how far they led, in `sizes`."""
-        if not self.size or np.linalg.eigvalsh(hessian)[0] <= 0:
+        if not self.size or not positive(hessian):
             return 0.0
         now = self.gradient(np.zeros(self.size)) if self.here is None else self.here
         far, sizes = 0.0, self.sizes()
@@ -166,3 +166,12 @@ def covariance(hessian: Array, sizes: Array) -> Array:
     values, vectors = np.linalg.eigh(scaled)
     inverse = 1 / np.maximum(values, FLATTEST * max(values[-1], 1e-300))
     return np.asarray((vectors * inverse) @ vectors.T * np.outer(sizes, sizes))
+
+
+def positive(hessian: Array) -> bool:
+    """Whether a symmetric matrix is positive definite."""
+    try:
+        np.linalg.cholesky(hessian)
+    except np.linalg.LinAlgError:
+        return False
+    return True
