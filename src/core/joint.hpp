@@ -109,16 +109,7 @@ class JointDensity {
     vec constrained(const vec& phi) {
         vec slopes(parameters, 0.0), out;
         read(phi, slopes);
-        for (const TermScale& t : model.terms) {
-            for (std::size_t i = 0; i < t.sds.size(); ++i) out.push_back(t.sd[i]);
-            if (t.kind == CorrelationKind::none || t.k < 2) continue;
-            for (int i = 1; i < t.k; ++i)
-                for (int j = 0; j < i; ++j) {
-                    double r = 0;
-                    for (int c = 0; c <= j; ++c) r += t.root[i * t.k + c] * t.root[j * t.k + c];
-                    if (t.kind == CorrelationKind::free || (i == 1 && j == 0)) out.push_back(r);
-                }
-        }
+        for (const TermScale& t : model.terms) t.append(out);
         out.insert(out.end(), user_beta_.begin(), user_beta_.end());
         out.insert(out.end(), user_further_.begin(), user_further_.end());
         return out;

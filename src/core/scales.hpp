@@ -42,6 +42,17 @@ class TermScale {
     }
     // entry of the absolute factor diag(sd) root
     double lambda(int i, int j) const { return sd[i] * root[i * k + j]; }
+    // adds the sds and the correlations (lower triangle by rows, or the single one), fixed ones included
+    void append(vec& out) const {
+        for (std::size_t i = 0; i < sds.size(); ++i) out.push_back(sd[i]);
+        if (kind == CorrelationKind::none || k < 2) return;
+        for (int i = 1; i < k; ++i)
+            for (int j = 0; j < i; ++j) {
+                double r = 0;
+                for (int c = 0; c <= j; ++c) r += root[i * k + c] * root[j * k + c];
+                if (kind == CorrelationKind::free || (i == 1 && j == 0)) out.push_back(r);
+            }
+    }
     // adds to `grad` what the derivative g (k x k row-major) by the absolute factor becomes
     void chain(const vec& g, const double* x, double* grad) const {
         for (std::size_t s = 0; s < sds.size(); ++s) {
