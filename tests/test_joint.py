@@ -178,8 +178,9 @@ def test_held_parameters_stay_where_they_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Do not trust")  # too few draws to be called good, but enough to compare
 def test_poisson_reference() -> None:
-    """100,000 rows, 2,000 groups with intercept and slope."""
+    """100,000 rows, 2,000 groups with intercept and slope; differences are in Monte Carlo errors of these few draws."""
     rng = np.random.default_rng(8)
     levels, n = 2000, 100_000
     g, x = rng.integers(0, levels, n), rng.standard_normal(n)
