@@ -24,18 +24,15 @@ from multilevel.generalised import GeneralisedFit  # noqa: E402
 
 Array = NDArray[np.float64]
 
-pytestmark = pytest.mark.filterwarnings("ignore::multilevel.errors.MultilevelWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::multilevel.errors.MultilevelWarning"),
+    pytest.mark.usefixtures("no_figures_left"),
+]
 
 NAMES = ("binomial", "two values", "zero-inflated", "hurdle", "ordinal", "gamma", "no groups")
 BLUE, ORANGE, GREEN = (plot_panels.COLOURS[one] for one in ("partial", "pooled", "unpooled"))
 
 
-@pytest.fixture(autouse=True)
-def _no_figures_left() -> Any:
-    settings = dict(matplotlib.rcParams)
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

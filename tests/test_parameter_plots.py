@@ -10,7 +10,6 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 from posterior_samples import COLOURS, PRIORS, SCHOOLS, divergent, drawn, flat, lines_of, sampled, texts  # noqa: E402
 
 import multilevel as ml  # noqa: E402
@@ -18,13 +17,7 @@ from multilevel import parameter_plots, posterior_panels, posterior_values  # no
 from multilevel.kernel_density import bandwidth, density  # noqa: E402
 from multilevel.posterior import Posterior  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    settings = dict(matplotlib.rcParams)
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_figures_left")
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import multilevel as ml  # noqa: E402
 from multilevel import effect_lines, plot_panels, pooling_lines  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    settings = dict(matplotlib.rcParams)
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_figures_left")
 
 
 def fitted(formula, data, **options):

@@ -17,13 +17,7 @@ from multilevel import posterior_replicates  # noqa: E402
 from multilevel.kernel_density import density  # noqa: E402
 from multilevel.posterior import Posterior  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    settings = dict(matplotlib.rcParams)
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_figures_left")
 
 
 @pytest.fixture(scope="module")

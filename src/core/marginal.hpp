@@ -45,6 +45,7 @@ class MarginalDensity {
     // log posterior; with `grad` its gradient too. Minus infinity where it cannot be computed.
     double log_posterior(const vec& x, vec* grad) {
         constexpr double none = -std::numeric_limits<double>::infinity();
+        drawn_ = false;
         vec slopes(size, 0.0);
         double out = read(x, slopes);
         if (!std::isfinite(out) || !(sigma > 0) || !std::isfinite(sigma)) return none;
@@ -65,10 +66,11 @@ class MarginalDensity {
 
     // beta (p) and Lambda u (q), engine's coordinates, drawn given the parameters at x
     bool draw(const vec& x, Random& random, double* out) {
-        if (x != last_ || size == 0) {  // repeated points share the factor
-            last_.clear();
+        if (!drawn_ || x != last_) {  // repeated points share the factor
+            drawn_ = false;
             if (!std::isfinite(log_posterior(x, nullptr))) return false;
             last_ = x;
+            drawn_ = true;
         }
         const double s = sigma / model.unit;
         vec delta(g);
@@ -110,6 +112,7 @@ class MarginalDensity {
   private:
     int sigma_at = -1, sampled_at = 0;
     double sigma = 1, sigma_slope = 0;
+    bool drawn_ = false;  // whether the factor is that of last_
     vec last_, sampled, sampled_slope, moved_, v_, root_, center_;
     std::vector<vec> lambda;
 

@@ -38,6 +38,10 @@ class Nuts {
         Point z;
         z.x = start;
         evaluate(z);
+        for (int i = 0; i < 10 && !std::isfinite(z.value); ++i) {  // towards the mode, which is at zero
+            for (double& v : z.x) v *= i < 9 ? 0.5 : 0.0;
+            evaluate(z);
+        }
         if (!std::isfinite(z.value)) return out;
         refresh(z);
         step = 0.5;

@@ -404,7 +404,7 @@ class GeneralisedFit(LinkVerbs):
             By group: level, rows, cooks, dfbetas_*; sd(...), cor(...) and the coefficients of `extra` without the group
             (not with variances=False, the working linear model for groups too, which is quicker and less exact).
         """
-        from .generalised_influence import influence
+        from .influence import influence
 
         return influence(self, group, refit, variances, progress)
 

@@ -31,12 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import crossprod
-from .errors import DataError, MultilevelWarning, OptionError
+from .errors import DataError, MultilevelWarning
 from .generalised_expected import expected_model
 from .group_influence import MUCH_WORK, Deletion, _sd_columns, user_roots
 from .influence import ALONE, REFIT_METHOD, Entry, Rows, _row_changes, cooks_of, dfbetas, leverages, times, without_rows
 from .laplace import SMALLEST_WEIGHT, Joint
-from .predict import group_names
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from .generalised import GeneralisedFit
     from .reml import Engine
 
-__all__ = ["by_group", "by_row", "influence", "working_rows"]
+__all__ = ["by_group", "by_row", "refitted", "working_rows"]
 
 Array = NDArray[np.float64]
 
@@ -388,34 +387,3 @@ def refitted(fit: GeneralisedFit, name: str, progress: bool | None = None) -> tu
                 found.put(j, optimum.beta, [m @ m.T for m in optimum.lambdas], optimum.residual)
             bar.add(1)
     return found.table(), REFIT_METHOD
-
-
-# -- the table ------------------------------------------------------------------------------------------------------
-
-
-def influence(
-    fit: GeneralisedFit,
-    group: str | None = None,
-    refit: bool = False,
-    variances: bool | None = None,
-    progress: bool | None = None,
-) -> Any:
-    """Influence of each row, or of each level of a grouping factor; see `GeneralisedFit.influence`."""
-    from .model import check_flag
-
-    check_flag("refit", refit)
-    if variances is not None:
-        check_flag("variances", variances)
-    fit.rows_of_data()
-    if group is None:
-        if refit:
-            raise OptionError("refit=True refits without each level of a grouping factor; name it with group=")
-        columns = {name: fit._aligned(values) for name, values in by_row(fit).items()}
-        return fit._frame(columns | {"method": np.full(fit.design.n_input, ROW_METHOD, dtype=object)})
-    if not isinstance(group, str):
-        raise OptionError(f"group must be the name of a grouping factor, or None for single rows; got {group!r}")
-    name = group_names(fit, [group])[0]
-    term = next(one for one in fit.design.terms if one.group == name)
-    found, method = refitted(fit, name, progress) if refit else by_group(fit, name, variances, progress)
-    labels = {"level": np.asarray(term.levels, dtype=object)}
-    return fit._frame({**labels, **found, "method": np.full(len(term.levels), method, dtype=object)})

@@ -347,7 +347,8 @@ def _group_panel(fit: GeneralisedFit, group: str) -> Panel:
 def influence_panels(fit: GeneralisedFit, group: str | None) -> list[Panel]:
     """Cook's distance and the change of each coefficient, of rows or of the levels of a factor."""
     from . import residual_checks
-    from .generalised_influence import by_group, by_row, influence
+    from .generalised_influence import by_group, by_row
+    from .influence import influence
 
     if group is None:
         table = by_row(fit)

@@ -200,25 +200,10 @@ class LinkPlots(FitPlots):
         -------
         array of Axes
         """
-        self._fit.rows_of_data()
-        return self._panels_of(generalised_panels.panels(self._fit), f"Checks of {self._fit.design.response}", ax)
+        return super().check(ax=ax)
 
-    def influence(self, group: str | None = None, *, ax: Any = None) -> Any:
-        """Influence of rows, or of the levels of a grouping factor; the numbers are those of ``fit.influence``.
+    def _check_panels(self) -> Sequence[Any]:
+        return generalised_panels.panels(self._fit)
 
-        Parameters
-        ----------
-        group : str, optional
-            Grouping factor; then Cook's distance of each level and the change of each coefficient without it.
-        ax : array of Axes, optional
-            As many as there are panels.
-
-        Returns
-        -------
-        Axes or array of Axes
-        """
-        self._fit.rows_of_data()
-        panels = generalised_panels.influence_panels(self._fit, group)
-        return self._panels_of(panels, f"Influence on {self._fit.design.response}", ax)
-
-
+    def _influence_panels(self, group: str | None) -> Sequence[Any]:
+        return generalised_panels.influence_panels(self._fit, group)

@@ -8,6 +8,7 @@ Christensen, Pearson & Johnson 1992, Technometrics 34(1); Demidenko & Stukel 200
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -319,10 +320,10 @@ def influence(
     variances: bool | None = None,
     progress: bool | None = None,
 ) -> Any:
-    """Influence of each row, or of each level of a grouping factor; see `Fit.influence`."""
-    from .group_influence import by_group, refitted
+    """Influence of each row, or of each level of a grouping factor; see `Fit.influence` and `GeneralisedFit.influence`."""
     from .model import check_flag
 
+    rows_of, groups_of, refits_of, row_method = _ways(fit)
     check_flag("refit", refit)
     if variances is not None:
         check_flag("variances", variances)
@@ -331,16 +332,27 @@ def influence(
         if refit:
             raise OptionError("refit=True refits without each level of a grouping factor; name it with group=")
         check_rows_apart(fit)
-        columns = {name: fit._aligned(values) for name, values in by_row(fit).items()}
-        return fit._frame(columns | {"method": np.full(fit.design.n_input, ROW_METHOD, dtype=object)})
+        columns = {name: fit._aligned(values) for name, values in rows_of(fit).items()}
+        return fit._frame(columns | {"method": np.full(fit.design.n_input, row_method, dtype=object)})
     if not isinstance(group, str):
         raise OptionError(f"group must be the name of a grouping factor, or None for single rows; got {group!r}")
     name = group_names(fit, [group])[0]
     check_group_apart(fit, name, refit)
     term = next(one for one in fit.design.terms if one.group == name)
-    found, method = refitted(fit, name, progress) if refit else by_group(fit, name, variances, progress)
+    found, method = refits_of(fit, name, progress) if refit else groups_of(fit, name, variances, progress)
     labels = {"level": np.asarray(term.levels, dtype=object)}
     return fit._frame({**labels, **found, "method": np.full(len(term.levels), method, dtype=object)})
+
+
+def _ways(fit: Fit) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any], str]:
+    """How rows and groups are left out, groups with refits, and what the first is called: by the kind of model."""
+    if fit.generalised:
+        from . import generalised_influence as link
+
+        return link.by_row, link.by_group, link.refitted, link.ROW_METHOD
+    from .group_influence import by_group, refitted
+
+    return by_row, by_group, refitted, ROW_METHOD
 
 
 def check_rows_apart(fit: Fit) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError
-from .priors import KINDS, LKJ, Fixed, Flat, Normal, Prior, Uniform
+from .priors import KINDS, LKJ, Density, Fixed, Flat, Normal, Prior, Uniform
 
 if TYPE_CHECKING:
     from .prior_table import Entry
@@ -155,6 +155,7 @@ def parameter(prior: Prior, positive: bool) -> tuple[Any, ...]:
     """As the core reads a scalar parameter: fixed, value, prior, limits."""
     if isinstance(prior, Fixed):
         return True, float(prior.value), 0, 0.0, 0.0, 0.0, False, -np.inf, np.inf
+    assert isinstance(prior, Density)
     kind, a, b, c = prior.kernel()
     lower, upper = (0.0 if positive or prior.positive else -np.inf), np.inf
     if isinstance(prior, Uniform):

@@ -340,13 +340,11 @@ class FitPlots:
         -------
         array of Axes
         """
-        from . import plot_check
-
         self._fit.rows_of_data()
-        return self._panels_of(plot_check.panels(self._fit), f"Checks of {self._fit.design.response}", ax)
+        return self._panels_of(self._check_panels(), f"Checks of {self._fit.design.response}", ax)
 
     def influence(self, group: str | None = None, *, ax: Any = None) -> Any:
-        """Influence of rows, or of the levels of a grouping factor, with the variance parameters held.
+        """Influence of rows, or of the levels of a grouping factor; the numbers are those of ``fit.influence``.
 
         Parameters
         ----------
@@ -359,11 +357,8 @@ class FitPlots:
         -------
         Axes or array of Axes
         """
-        from . import plot_check
-
         self._fit.rows_of_data()
-        panels = plot_check.influence_panels(self._fit, group)
-        return self._panels_of(panels, f"Influence on {self._fit.design.response}", ax)
+        return self._panels_of(self._influence_panels(group), f"Influence on {self._fit.design.response}", ax)
 
     def profile(self, which: Any = None, *, ax: Any = None, profile: Any = None) -> Any:
         """Profile likelihood: zeta, the signed root of the rise in deviance, by the value of each parameter.
@@ -398,6 +393,16 @@ class FitPlots:
             _figure(axes).suptitle(f"Profiles of {self._fit.design.response}", **TITLE)
             _figure(axes).supxlabel(plot_profile.NOTE, **NOTE)
         return _squeeze(axes)
+
+    def _check_panels(self) -> Sequence[Any]:
+        from . import plot_check
+
+        return plot_check.panels(self._fit)
+
+    def _influence_panels(self, group: str | None) -> Sequence[Any]:
+        from . import plot_check
+
+        return plot_check.influence_panels(self._fit, group)
 
     def _panels_of(self, panels: Sequence[Any], title: str, ax: Any) -> Any:
         columns = min((3, 4), key=lambda c: -len(panels) % c) if len(panels) > 4 else min(len(panels), 3)

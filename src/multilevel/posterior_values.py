@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import frame
 from .errors import OptionError, listing, nearest
 from .prior_draws import correlation_roots
-from .priors import Fixed, Flat, Uniform
+from .priors import Density, Fixed, Flat, Uniform
 
 if TYPE_CHECKING:
     from .posterior import Posterior
@@ -181,15 +181,17 @@ def prior_draws(posterior: Posterior, p: Parameter, n: int, rng: np.random.Gener
     entry = p.entry
     if entry is None or isinstance(entry.prior, (Flat, Fixed)):
         return None
+    prior = entry.prior
     if p.kind == "cor":
         roots = correlation_roots(entry, posterior.design.terms[entry.term], n, rng)
         i, j = p.effects
         return np.asarray(np.einsum("nk,nk->n", roots[:, i], roots[:, j]))
+    assert isinstance(prior, Density)
     if p.kind in ("sd", "sigma"):
-        return entry.prior.draw_positive(rng, n)
+        return prior.draw_positive(rng, n)
     if ordered(posterior, p):
         return _threshold(posterior, entry, n, rng)
-    return entry.prior.draw(rng, n)
+    return prior.draw(rng, n)
 
 
 def ordered(posterior: Posterior, p: Parameter) -> bool:
@@ -204,14 +206,15 @@ def _threshold(posterior: Posterior, entry: Entry, n: int, rng: np.random.Genera
     Equal priors: sorted draws. Others: those draws that happen to ascend; None where too few do.
     """
     own = [e for e in posterior.entries if e.kind == "further"]
-    if any(isinstance(e.prior, (Flat, Fixed)) for e in own):
+    priors = [e.prior for e in own if isinstance(e.prior, Density) and not isinstance(e.prior, Flat)]
+    if len(priors) < len(own):
         return None
-    if all(e.prior == own[0].prior for e in own):
-        values = np.sort(np.column_stack([e.prior.draw(rng, n) for e in own]), axis=1)
+    if all(prior == priors[0] for prior in priors):
+        values = np.sort(np.column_stack([prior.draw(rng, n) for prior in priors]), axis=1)
         return np.asarray(values[:, own.index(entry)])
     found = np.empty(0)
     for _ in range(TRIES):
-        values = np.column_stack([e.prior.draw(rng, n) for e in own])
+        values = np.column_stack([prior.draw(rng, n) for prior in priors])
         found = np.r_[found, values[(np.diff(values, axis=1) > 0).all(axis=1), own.index(entry)]]
         if len(found) >= n:
             break

@@ -11,7 +11,7 @@ from .errors import OptionError
 from .frame import like
 from .marginal import fixed_root
 from .prior_table import Entry, prior_table
-from .priors import LKJ, Fixed
+from .priors import LKJ, Density, Fixed
 
 if TYPE_CHECKING:
     from .design import Design
@@ -71,6 +71,7 @@ def predictors(
 def _draw(entry: Entry, rng: np.random.Generator, n: int) -> Array:
     if isinstance(entry.prior, Fixed):
         return entry.prior.draw(rng, n)
+    assert isinstance(entry.prior, Density)
     return entry.prior.draw(rng, n) if entry.kind == "coefficient" else entry.prior.draw_positive(rng, n)
 
 

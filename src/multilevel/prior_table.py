@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, listing, nearest
-from .priors import LKJ, Fixed, Flat, HalfStudentT, Normal, Prior
+from .priors import LKJ, Fixed, Flat, HalfStudentT, Normal, Prior, Uniform
 
 if TYPE_CHECKING:
     from .design import Design
@@ -173,6 +173,12 @@ def _check(entry: Entry, design: Design) -> None:
         return
     if isinstance(prior, LKJ):
         raise OptionError(f"LKJ is a prior of correlations; {name} is not one")
+    bounded = isinstance(prior, (Fixed, Uniform)) or prior.positive
+    if entry.kind == "further" and not name.endswith("]") and bounded:
+        raise OptionError(
+            f"{name} is one of the thresholds, which ascend together: it cannot be held or have limits, but was given "
+            f"{prior.text()}; use ml.Normal, ml.StudentT, ml.Cauchy or ml.Flat"
+        )
     if isinstance(prior, Fixed):
         if not isinstance(prior.value, float):
             raise OptionError(f"{name} is one number, but Fixed was given a matrix of shape {np.shape(prior.value)}")

@@ -6,6 +6,7 @@ parameter that cannot be negative (a standard deviation) a distribution on the w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -41,13 +42,22 @@ class Prior:
                 raise OptionError(f"{type(self).__name__}: {field.name} must be positive, got {value!r}")
             object.__setattr__(self, field.name, float(value))
 
+    def text(self) -> str:
+        """As a user would write it."""
+        values = ", ".join(f"{getattr(self, f.name):.4g}" for f in fields(self))
+        return f"{type(self).__name__}({values})"
+
+
+class Density(Prior, ABC):
+    """Prior of a single number that is not held."""
+
+    @abstractmethod
     def kernel(self) -> tuple[str, float, float, float]:
         """Kind in the core and its three parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator, n: int) -> Array:
         """(n,) random values."""
-        raise NotImplementedError
 
     def draw_positive(self, rng: np.random.Generator, n: int) -> Array:
         """(n,) random values of the distribution cut off at zero.
@@ -65,14 +75,9 @@ class Prior:
                 return np.asarray(out[:n])
         raise OptionError(f"{self} has almost no mass on positive numbers, where this parameter lives")
 
-    def text(self) -> str:
-        """As a user would write it."""
-        values = ", ".join(f"{getattr(self, f.name):.4g}" for f in fields(self))
-        return f"{type(self).__name__}({values})"
-
 
 @dataclass(frozen=True)
-class Normal(Prior):
+class Normal(Density):
     """Normal distribution.
 
     Parameters
@@ -93,7 +98,7 @@ class Normal(Prior):
 
 
 @dataclass(frozen=True)
-class StudentT(Prior):
+class StudentT(Density):
     """Student's t distribution.
 
     Parameters
@@ -115,7 +120,7 @@ class StudentT(Prior):
 
 
 @dataclass(frozen=True)
-class Cauchy(Prior):
+class Cauchy(Density):
     """Cauchy distribution.
 
     Parameters
@@ -136,7 +141,7 @@ class Cauchy(Prior):
 
 
 @dataclass(frozen=True)
-class Laplace(Prior):
+class Laplace(Density):
     """Laplace (double exponential) distribution.
 
     Parameters
@@ -157,7 +162,7 @@ class Laplace(Prior):
 
 
 @dataclass(frozen=True)
-class HalfNormal(Prior):
+class HalfNormal(Density):
     """Normal distribution around zero, its positive half.
 
     Parameters
@@ -178,7 +183,7 @@ class HalfNormal(Prior):
 
 
 @dataclass(frozen=True)
-class HalfStudentT(Prior):
+class HalfStudentT(Density):
     """Student's t distribution around zero, its positive half.
 
     Parameters
@@ -200,7 +205,7 @@ class HalfStudentT(Prior):
 
 
 @dataclass(frozen=True)
-class HalfCauchy(Prior):
+class HalfCauchy(Density):
     """Cauchy distribution around zero, its positive half.
 
     Parameters
@@ -221,7 +226,7 @@ class HalfCauchy(Prior):
 
 
 @dataclass(frozen=True)
-class Exponential(Prior):
+class Exponential(Density):
     """Exponential distribution.
 
     Parameters
@@ -242,7 +247,7 @@ class Exponential(Prior):
 
 
 @dataclass(frozen=True)
-class Gamma(Prior):
+class Gamma(Density):
     """Gamma distribution; its mean is shape / rate.
 
     Parameters
@@ -263,7 +268,7 @@ class Gamma(Prior):
 
 
 @dataclass(frozen=True)
-class InverseGamma(Prior):
+class InverseGamma(Density):
     """Distribution of one over a gamma variable; its mean is scale / (shape - 1).
 
     Parameters
@@ -284,7 +289,7 @@ class InverseGamma(Prior):
 
 
 @dataclass(frozen=True)
-class LogNormal(Prior):
+class LogNormal(Density):
     """Distribution of the exponential of a normal variable.
 
     Parameters
@@ -306,7 +311,7 @@ class LogNormal(Prior):
 
 
 @dataclass(frozen=True)
-class Uniform(Prior):
+class Uniform(Density):
     """Uniform distribution between two limits.
 
     Parameters
@@ -330,7 +335,7 @@ class Uniform(Prior):
 
 
 @dataclass(frozen=True)
-class Flat(Prior):
+class Flat(Density):
     """Constant density: no prior information, and no proper distribution either. Nothing can be drawn from it."""
 
     def kernel(self) -> tuple[str, float, float, float]:

@@ -70,11 +70,14 @@ def chains_of(found: list[dict[str, Any]], draws: int, target: float) -> tuple[A
     Raises
     ------
     MultilevelError
-        If sampling was stopped before there were draws.
+        If there are no draws: sampling was stopped too early, or no chain could begin.
     """
     done = min(len(c["x"]) for c in found)
     if done < 4:
-        raise MultilevelError("sampling was stopped before there were draws to keep")
+        raise MultilevelError(
+            "there are no draws to keep: sampling was stopped too early, or the posterior cannot be evaluated around its mode; "
+            "check the priors and the link"
+        )
     x = np.stack([c["x"][:done] for c in found])
     names = ("lp", "energy", "acceptance_rate", "tree_depth", "n_steps", "diverging")
     stats = {name: np.stack([c[name][:done] for c in found]) for name in names}
