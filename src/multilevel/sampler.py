@@ -75,8 +75,8 @@ def chains_of(found: list[dict[str, Any]], draws: int, target: float) -> tuple[A
     done = min(len(c["x"]) for c in found)
     if done < 4:
         raise MultilevelError(
-            "there are no draws to keep: sampling was stopped too early, or the posterior cannot be evaluated around its mode; "
-            "check the priors and the link"
+            "there are no draws to keep: sampling was stopped too early, or the posterior cannot be evaluated "
+            "around its mode; check the priors and the link"
         )
     x = np.stack([c["x"][:done] for c in found])
     names = ("lp", "energy", "acceptance_rate", "tree_depth", "n_steps", "diverging")
