@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import DataError, OptionError
 from .frame import like
+from .posterior_check_verbs import PosteriorCheckVerbs
+from .posterior_verbs import PosteriorVerbs
 
 if TYPE_CHECKING:
     from .design import Design
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Posterior:
+class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
     """Draws from the posterior of a model. Immutable; frames come back in the library of the data.
 
     Made by `Model.sample`. Estimates are posterior means, `est_error` posterior standard deviations, `ci_low` and `ci_high`
