@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 from command_line import run
 
-__all__ = ["no_figures_left", "run"]
+__all__ = ["figures_closed", "settings_kept", "run"]
+
+
+@pytest.fixture(autouse=True)
+def figures_closed() -> Iterator[None]:
+    """No test leaves figures behind."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
-def no_figures_left() -> Iterator[None]:
-    """Plots leave Matplotlib's settings as they were; figures are closed after each test."""
+def settings_kept() -> Iterator[None]:
+    """Plots leave Matplotlib's settings as they were."""
     import matplotlib
-    import matplotlib.pyplot as plt
 
     settings = dict(matplotlib.rcParams)
     yield
     assert dict(matplotlib.rcParams) == settings
-    plt.close("all")

@@ -30,6 +30,28 @@ def flat(values):
     return values.reshape(-1, *values.shape[2:])
 
 
+def held_at(fit):
+    """Every parameter of a fit held at its estimate."""
+    out = {n: ml.Fixed(float(b)) for n, b in zip(fit.design.names, fit.optimum.beta, strict=True)}
+    for term, cov in zip(fit.design.terms, fit.random_cov(), strict=True):
+        sd = np.sqrt(np.diag(cov))
+        out |= {f"sd({term.group}, {n})": ml.Fixed(float(s)) for n, s in zip(term.names, sd, strict=True)}
+        if len(sd) > 1:
+            out[f"cor({term.group})"] = ml.Fixed(float(cov[0, 1] / sd[0] / sd[1]))
+    if not fit.generalised:
+        out["sigma"] = ml.Fixed(fit.sigma)
+    return out
+
+
+def check_columns(table, values, level=0.95):
+    """The columns of a table against the values of every draw (draws, m)."""
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    np.testing.assert_allclose(table["estimate"], values.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(table["est_error"], values.std(axis=0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(table["ci_low"], low, rtol=1e-9)
+    np.testing.assert_allclose(table["ci_high"], high, rtol=1e-9)
+
+
 def drawn(axes):
     """Draw for real: layout that does not work warns, and warnings are errors here."""
     figure = np.ravel(axes)[0].figure

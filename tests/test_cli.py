@@ -238,7 +238,7 @@ def test_mistakes_with_saved_models(run: Run) -> None:
     run("fit", SLEEP, "sleepstudy", "--save", "fit.mlv")
     Path("short.mlv").write_bytes(Path("fit.mlv").read_bytes()[:-9])
     mistake(run("summary", "short.mlv"), "damaged or incomplete")
-    mistake(run("summary", write(rows(), "rows.csv")), "no fit saved by multilevel")
+    mistake(run("summary", write(rows(), "rows.csv")), "no fit or posterior saved by multilevel")
     mistake(run("predict", "fit.mlv", "rows.csv"), "'Days'")
     mistake(run("predict", "fit.mlv", "sleepstudy", "--groups", "Subjects"), "did you mean 'Subject'?")
     mistake(run("predict", "fit.mlv", "sleepstudy", "--level", "95"), "level", "0.95")

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::multilevel.errors.MultilevelWarning"),
-    pytest.mark.usefixtures("no_figures_left"),
+    pytest.mark.usefixtures("settings_kept"),
 ]
 
 NAMES = ("binomial", "two values", "zero-inflated", "hurdle", "ordinal", "gamma", "no groups")

@@ -17,7 +17,7 @@ from multilevel import parameter_plots, posterior_panels, posterior_values  # no
 from multilevel.kernel_density import bandwidth, density  # noqa: E402
 from multilevel.posterior import Posterior  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("no_figures_left")
+pytestmark = pytest.mark.usefixtures("settings_kept")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def wine():
 @pytest.fixture(scope="module")
 def salamanders():
     formula = "count ~ spp + (1 | site)"
-    return sampled(formula, ml.load("salamanders"), {"draws": 100}, family="nbinom2", zi="~ mined")
+    return sampled(formula, ml.load("salamanders"), {"draws": 100, "method": "nuts"}, family="nbinom2", zi="~ mined")
 
 
 # -- densities ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import multilevel as ml  # noqa: E402
 from multilevel import effect_lines, plot_panels, pooling_lines  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("no_figures_left")
+pytestmark = pytest.mark.usefixtures("settings_kept")
 
 
 def fitted(formula, data, **options):

@@ -17,7 +17,7 @@ from multilevel import posterior_replicates  # noqa: E402
 from multilevel.kernel_density import density  # noqa: E402
 from multilevel.posterior import Posterior  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("no_figures_left")
+pytestmark = pytest.mark.usefixtures("settings_kept")
 
 
 @pytest.fixture(scope="module")

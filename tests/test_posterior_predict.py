@@ -136,8 +136,6 @@ def test_probabilities_of_categories() -> None:
     cut = kept.scalars[..., 1].reshape(-1, 1)
     np.testing.assert_allclose(found[labels[0]], expit(cut - by_hand(wine())).mean(axis=0))
     assert (found[f"{labels[2]}_low"] < found[labels[2]]).all()
-    with pytest.raises(ml.OptionError, match="not available for ordinal"):
-        wine().predict(interval="prediction")
 
 
 def test_log_likelihood_and_loo() -> None:

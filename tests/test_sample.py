@@ -200,12 +200,6 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
         eight().sample(**options)
 
 
-def test_structured_residuals_are_refused() -> None:
-    model = ml.Model("Reaction ~ Days + (1 | Subject)", ml.load("sleepstudy"), correlation="ar1(Days | Subject)")
-    with pytest.raises(ml.OptionError, match="independent residuals"):
-        model.sample()
-
-
 def test_an_interrupted_sampler_keeps_its_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the core works: the draws so far come back, with a warning."""
     import threading

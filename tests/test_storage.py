@@ -313,7 +313,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     np.savez(path.with_suffix(".npz"), a=np.arange(3))
     for content in (path.with_suffix(".npz").read_bytes(), b"x,y\n1,2\n", b"PK", b"PK\x03\x04", b"\x80\x04}."):
         path.write_bytes(content)
-        refused(path, "is no fit saved by multilevel; a fit is saved with fit.save")
+        refused(path, "is no fit or posterior saved by multilevel; a fit is saved with fit.save")
 
 
 def rewritten(path: Path, change: Any) -> None:

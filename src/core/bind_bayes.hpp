@@ -2,6 +2,7 @@
 #pragma once
 #include "bind_glmm.hpp"
 #include "convert.hpp"
+#include "joint_importance.hpp"
 #include "joint_shape.hpp"
 #include "marginal.hpp"
 #include "nuts.hpp"
@@ -335,6 +336,59 @@ struct JointPosterior {
         }
         return array(std::move(out), {m, q});
     }
+    // per row of phi (m, parameters): log of its prior times an unbiased estimate of the likelihood from outer and inner
+    // points; with `want` the engine's group effects (m, q) chosen in proportion, too. A row's numbers depend on the seed and its id alone.
+    nb::tuple importance(const Array& phi, const Codes& ids, const Array& start, int outer, int inner,
+                         std::uint64_t seed, int threads, bool want) {
+        const std::size_t d = density->parameters, q = state.laplace->plan.q;
+        check_rows(phi, static_cast<int>(d));
+        const std::size_t m = phi.shape(0);
+        if (ids.size() != m || outer < 1 || inner < 1) throw std::invalid_argument("ids must be (m,), points positive");
+        const vec first = read_vector(start, q, "the start");
+        vec out(m, -std::numeric_limits<double>::infinity()), effects(want ? m * q : 0, 0.0);
+        JointModel spherical = model;
+        spherical.centred.assign(model.centred.size(), 0);
+        {
+            nb::gil_scoped_release free;
+            const auto parts = ranges(m, std::max(1, threads));
+            parallel_for(parts.size(), threads, [&](std::size_t t) {
+                const auto at = state.fresh(1);
+                JointDensity own(*at, spherical);
+                EffectSampler sampler(own, *at, outer, inner);
+                vec chosen;
+                for (std::size_t i = parts[t].begin; i < parts[t].end && !stopped; ++i, ++done) {
+                    const vec row(phi.data() + i * d, phi.data() + (i + 1) * d);
+                    out[i] = sampler.estimate(row, first, Random(seed, ids.data()[i]), want ? &chosen : nullptr);
+                    if (!want || !std::isfinite(out[i])) continue;
+                    const vec& b = own.effects(row, chosen.data());
+                    std::copy(b.begin(), b.end(), effects.begin() + i * q);
+                }
+            });
+        }
+        const std::size_t rows = want ? m : 0;
+        return nb::make_tuple(array(std::move(out), {m}), array(std::move(effects), {rows, q}));
+    }
+    // Laplace approximations of log p(phi | y) per row of phi
+    nb::object marginals(const Array& phi, const Array& start, int threads) {
+        const std::size_t d = density->parameters;
+        check_rows(phi, static_cast<int>(d));
+        const std::size_t m = phi.shape(0);
+        const vec first = read_vector(start, state.laplace->plan.q, "the start");
+        vec out(m, -std::numeric_limits<double>::infinity());
+        {
+            nb::gil_scoped_release free;
+            const auto parts = ranges(m, std::max(1, threads));
+            parallel_for(parts.size(), threads, [&](std::size_t t) {
+                const auto at = state.fresh(1);
+                JointDensity own(*at, model);
+                for (std::size_t i = parts[t].begin; i < parts[t].end && !stopped; ++i, ++done) {
+                    at->u = first;
+                    out[i] = own.marginal(*at, vec(phi.data() + i * d, phi.data() + (i + 1) * d), nullptr);
+                }
+            });
+        }
+        return array(std::move(out), {m});
+    }
     nb::list nuts(const Array& starts, const Array& phi, const Array& y, const Array& root, const Array& derivative,
                   const std::vector<PathTuple>& paths, int warmup, int draws, int max_depth, double target, bool adapt_metric, std::uint64_t seed, int threads) {
         check_rows(starts, density->size);
@@ -408,6 +462,9 @@ inline void bind_bayes(nb::module_& m) {
         .def("log_posterior", &JointPosterior::log_posterior, nb::arg("x"), nb::arg("gradient"))
         .def("constrained", &JointPosterior::constrained, nb::arg("phi"))
         .def("effects", &JointPosterior::effects, nb::arg("x"))
+        .def("importance", &JointPosterior::importance, nb::arg("phi"), nb::arg("ids"), nb::arg("start"), nb::arg("outer"),
+             nb::arg("inner"), nb::arg("seed"), nb::arg("threads"), nb::arg("effects"))
+        .def("marginals", &JointPosterior::marginals, nb::arg("phi"), nb::arg("start"), nb::arg("threads"))
         .def("nuts", &JointPosterior::nuts, nb::arg("starts"), nb::arg("phi"), nb::arg("y"), nb::arg("root"),
              nb::arg("derivative"), nb::arg("paths"), nb::arg("warmup"), nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"),
              nb::arg("adapt_metric"), nb::arg("seed"), nb::arg("threads"));

@@ -13,15 +13,22 @@ struct GlmmState {
     std::vector<std::optional<Array>> z;
     Array x, y;
     std::optional<Array> trials, weights, offset;
+    std::tuple<int, int, int, double> family;
+    std::vector<int> levels;
+    std::vector<LevelPrior> priors;
+    double prior_log_det;
     std::unique_ptr<Laplace> laplace;
     std::unique_ptr<Quadrature> quadrature;  // null: Laplace's approximation
 
-    GlmmState(std::vector<Codes> codes_, std::vector<std::optional<Array>> z_, std::vector<int> levels, Array x_, Array y_,
+    GlmmState(std::vector<Codes> codes_, std::vector<std::optional<Array>> z_, std::vector<int> levels_, Array x_, Array y_,
               std::optional<Array> trials_, std::optional<Array> weights_, std::optional<Array> offset_,
-              std::tuple<int, int, int, double> family, int threads, const std::vector<LevelPrior>& priors,
-              double prior_log_det)
+              std::tuple<int, int, int, double> family_, int threads, const std::vector<LevelPrior>& priors_,
+              double prior_log_det_)
         : codes(std::move(codes_)), z(std::move(z_)), x(std::move(x_)), y(std::move(y_)), trials(std::move(trials_)),
-          weights(std::move(weights_)), offset(std::move(offset_)) {
+          weights(std::move(weights_)), offset(std::move(offset_)), family(family_), levels(std::move(levels_)), priors(priors_),
+          prior_log_det(prior_log_det_), laplace(fresh(threads)) {}
+    // another Laplace of the same rows, for a thread of its own
+    std::unique_ptr<Laplace> fresh(int threads) const {
         const Rows r = read_rows(codes, z, levels, x, weights);
         for (const auto* a : {&y}) check(*a, r.n);
         for (const auto* a : {&trials, &weights, &offset})
@@ -32,8 +39,8 @@ struct GlmmState {
         const auto set_priors = [&](Blocks& b) {
             for (const auto& [f, diag, ptr, idx, val] : priors) read_prior(b, f, diag, ptr, idx, val);
         };
-        laplace = std::make_unique<Laplace>(r.factors, rows, Family{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed},
-                                            threads, set_priors, prior_log_det);
+        return std::make_unique<Laplace>(r.factors, rows, Family{FamilyKind(kind), LinkKind(link), ZeroKind(zero), fixed},
+                                         threads, set_priors, prior_log_det);
     }
     static void check(const Array& a, i64 n) {
         if (a.ndim() != 1 || static_cast<i64>(a.shape(0)) != n) throw std::invalid_argument("a column must be (n,)");

@@ -278,13 +278,15 @@ class JointDensity {
     double spherical(int f, const double* y, const vec& zr, vec& by_y) const {
         const int k = plan.k[f];
         double square = 0;
+        vec qy(plan.levels[f] * k);  // Q y, with Q the levels' known precision
+        laplace.prior_product(f, k, y + plan.offset[f], qy.data());
         for (i64 j = 0; j < plan.levels[f]; ++j) {
             const i64 at = plan.offset[f] + j * k;
             for (int c = 0; c < k; ++c) {
                 double s = 0;
                 for (int i = 0; i < k; ++i) s += lambda_[f][i * k + c] * zr[at + i];
-                by_y[at + c] = s - y[at + c];
-                square += y[at + c] * y[at + c];
+                by_y[at + c] = s - qy[j * k + c];
+                square += y[at + c] * qy[j * k + c];
             }
         }
         return -0.5 * square;
@@ -303,27 +305,32 @@ class JointDensity {
     // normal density of one term's effects, with v = (absolute factor)^{-1} b: its derivatives by b and by the factor
     double centred(const TermScale& t, const double* y, vec& by_y, vec& by_factor) const {
         const int k = t.k, kf = plan.k[t.factor];
+        const i64 count = plan.levels[t.factor];
         const vec& basis = model.basis[t.factor];
-        const double levels = static_cast<double>(plan.levels[t.factor]);
-        vec v(k), w(k), sums(k * k, 0.0);
+        const double levels = static_cast<double>(count);
+        vec v(count * k), qv(count * k), w(k), sums(k * k, 0.0);
         double out = 0;
         for (int i = 0; i < k; ++i) out -= levels * std::log(std::fabs(t.lambda(i, i)));
-        for (i64 j = 0; j < plan.levels[t.factor]; ++j) {
-            const i64 at = plan.offset[t.factor] + j * kf;
+        for (i64 j = 0; j < count; ++j) {
+            const double* b = y + plan.offset[t.factor] + j * kf;
             for (int i = 0; i < k; ++i) {
                 double s = 0;
-                for (int c = 0; c < kf; ++c) s += basis[(t.first + i) * kf + c] * y[at + c];
-                for (int c = 0; c < i; ++c) s -= t.lambda(i, c) * v[c];
-                v[i] = s / t.lambda(i, i);
+                for (int c = 0; c < kf; ++c) s += basis[(t.first + i) * kf + c] * b[c];
+                for (int c = 0; c < i; ++c) s -= t.lambda(i, c) * v[j * k + c];
+                v[j * k + i] = s / t.lambda(i, i);
             }
-            for (int i = k; i-- > 0;) {  // w = factor^{-T} v
-                double s = v[i];
+        }
+        laplace.prior_product(t.factor, k, v.data(), qv.data());
+        for (i64 j = 0; j < count; ++j) {
+            const i64 at = plan.offset[t.factor] + j * kf;
+            for (int i = k; i-- > 0;) {  // w = factor^{-T} Q v
+                double s = qv[j * k + i];
                 for (int c = i + 1; c < k; ++c) s -= t.lambda(c, i) * w[c];
                 w[i] = s / t.lambda(i, i);
             }
             for (int i = 0; i < k; ++i) {
-                out -= 0.5 * v[i] * v[i];
-                for (int c = 0; c <= i; ++c) sums[i * k + c] += w[i] * v[c];
+                out -= 0.5 * v[j * k + i] * qv[j * k + i];
+                for (int c = 0; c <= i; ++c) sums[i * k + c] += w[i] * v[j * k + c];
                 for (int c = 0; c < kf; ++c) by_y[at + c] -= basis[(t.first + i) * kf + c] * w[i];
             }
         }

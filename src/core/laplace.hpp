@@ -183,6 +183,7 @@ class Laplace {
     vec u, eta, w;
     Response response;
     int steps = 0;         // Newton steps of the last mode search
+    double settled = 1e-9; // decrement of a step that ends it: the step leaves about its square
     double penalised = 0;  // -2 sum log p + u'Qu at u
 
     // F at beta, Lambda and the rows' further parameters; infinite if there is no mode to be found. `u` is the start.
@@ -247,6 +248,20 @@ class Laplace {
     double constant() const { return constant_; }
     // whether levels of some factor covary a priori
     bool known() const { return known_; }
+    // to = Q from, with Q the prior precision of factor f's levels and k numbers of each
+    void prior_product(int f, int k, const double* from, double* to) const {
+        const SelfPairs& self = blocks.self[f];
+        for (i64 j = 0; j < plan.levels[f]; ++j)
+            for (int c = 0; c < k; ++c) to[j * k + c] = self.diagonal(j) * from[j * k + c];
+        if (self.prior_diag.empty()) return;
+        for (i64 j = 0; j < plan.levels[f]; ++j)
+            for (i64 i = self.a.ptr[j]; i < self.a.ptr[j + 1]; ++i)
+                for (int c = 0; c < k; ++c) {
+                    const i64 other = static_cast<i64>(self.a.idx[i]) * k + c;
+                    to[j * k + c] += self.prior[i] * from[other];
+                    to[other] += self.prior[i] * from[j * k + c];
+                }
+    }
 
   private:
     double constant_ = 0;  // of all densities, the effects' included
@@ -263,23 +278,9 @@ class Laplace {
     }
     // out = Qx
     void prior_product(const vec& x, vec& out) const {
-        out = x;
-        for (int f = 0; known_ && f < plan.factors; ++f) {
-            const SelfPairs& self = blocks.self[f];
-            if (self.prior_diag.empty()) continue;
-            const int k = plan.k[f];
-            const double* from = x.data() + plan.offset[f];
-            double* to = out.data() + plan.offset[f];
-            for (i64 j = 0; j < plan.levels[f]; ++j)
-                for (int c = 0; c < k; ++c) to[j * k + c] *= self.prior_diag[j];
-            for (i64 j = 0; j < plan.levels[f]; ++j)
-                for (i64 i = self.a.ptr[j]; i < self.a.ptr[j + 1]; ++i)
-                    for (int c = 0; c < k; ++c) {
-                        const i64 other = static_cast<i64>(self.a.idx[i]) * k + c;
-                        to[j * k + c] += self.prior[i] * from[other];
-                        to[other] += self.prior[i] * from[j * k + c];
-                    }
-        }
+        out.resize(x.size());
+        for (int f = 0; f < plan.factors; ++f)
+            prior_product(f, plan.k[f], x.data() + plan.offset[f], out.data() + plan.offset[f]);
     }
     void set(const vec& beta, const std::vector<vec>& lambda, const std::vector<vec>& params) {
         lambda_ = lambda;
@@ -327,7 +328,13 @@ class Laplace {
         forward_solve(fac, x.data(), 1);
         backward_solve(fac, x.data(), 1);
     }
+    // from u, and where that leads nowhere from zero
     bool find_mode() {
+        if (search_mode()) return true;
+        std::fill(u.begin(), u.end(), 0.0);
+        return search_mode();
+    }
+    bool search_mode() {
         penalised = at(u);
         if (!std::isfinite(penalised)) {
             std::fill(u.begin(), u.end(), 0.0);
@@ -363,7 +370,7 @@ class Laplace {
             }
             u = trial;
             penalised = found;
-            if (!better || decrement < 1e-9) break;  // the step just taken leaves about its square
+            if (!better || decrement < settled) break;
         }
         return factorise(true);
     }

@@ -39,6 +39,7 @@ __all__ = [
 Array = NDArray[Any]
 
 FORMAT = "multilevel fit"
+POSTERIOR = "multilevel posterior"
 VERSION = 1
 HEADER = "multilevel.json"  # the first member, whose name tells our files from other zips
 RATIO = 1100  # deflate shrinks by 1032 at most; a member that claims more lies
@@ -129,7 +130,7 @@ def replacing(path: Any) -> Iterator[BinaryIO]:
 
 
 def write(path: Any, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Write a header and arrays to a file, in one step.
+    """Write a header and arrays to a file, in one step; the header may name another format than that of a fit.
 
     Raises
     ------
@@ -181,7 +182,7 @@ def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
         claimed = sum(info.file_size for info in entries)
         need(claimed <= RATIO * size, "its members claim to be larger than they can be")
         header = json.loads(archive.read(infos.pop(HEADER)))
-        need(isinstance(header, dict) and header["format"] == FORMAT, "its header is of another format")
+        need(isinstance(header, dict) and header["format"] in (FORMAT, POSTERIOR), "its header is of another format")
         _check_version(header)
         names = header["arrays"]
         need(sorted(f"{name}.npy" for name in names) == sorted(infos), "an array is missing")

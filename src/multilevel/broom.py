@@ -70,19 +70,26 @@ def augment(fit: Fit) -> Any:
     A transformed response stands beside its column, under the name it has in the formula. After `refit` the
     response shown is the one fitted.
     """
+    design = fit.rows_of_data()
+    aligned = np.full((3, design.n_input), np.nan)
+    fixed, total = fit._eta
+    aligned[:, design.rows] = fixed, total, design.y - total
+    return beside_data(fit, {".fitted": aligned[1], ".fixed": aligned[0], ".resid": aligned[2]})
+
+
+def beside_data(fit: Any, added: dict[str, Array]) -> Any:
+    """Columns (n_input,) of a linear fit or posterior beside the columns of the data that its model used."""
     from .expressions import analyse
     from .frame import Table
     from .frame import numbers as column_numbers
 
     design = fit.rows_of_data()
-    aligned = np.full((4, design.n_input), np.nan)
-    fixed, total = fit._eta
-    aligned[:, design.rows] = fixed, total, design.y - total, design.y
-    added = {".fitted": aligned[1], ".fixed": aligned[0], ".resid": aligned[2]}
+    observed = np.full(design.n_input, np.nan)
+    observed[design.rows] = design.y
     response = analyse(design.response, response=True)
     data = fit.model._data
     if data is None:
-        return _with_columns(None, design.kind, (), {design.response: aligned[3], **added})
+        return _with_columns(None, design.kind, (), {design.response: observed, **added})
     table = Table(data)
     used = {*response.columns, *(name for term in design.terms for name in term.columns)}
     used |= {*design.remake.infos, design.remake.offset_column or response.columns[0]}
@@ -91,9 +98,9 @@ def augment(fit: Fit) -> Any:
         raise DataError(f"the data had {design.n_input} rows when the model was made, and have {table.n} now; "
                         "make the model again")
     if not response.plain:
-        added = {design.response: aligned[3], **added}
+        added = {design.response: observed, **added}
     elif not np.array_equal(column_numbers(loaded, design.response)[design.rows], design.y):
-        added = {response.columns[0]: aligned[3], **added}
+        added = {response.columns[0]: observed, **added}
     return _with_columns(data, table.kind, [name for name in table.names if name in used], added)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, cli_verbs
+from . import __version__, cli_bayes, cli_verbs
 from .cli_files import check_outputs, load_table, text_columns
 from .errors import FormulaError, MultilevelError, MultilevelWarning, OptionError, nearest
 
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   multilevel fit "yield ~ dose + (1 | plot)" trial.csv --factor plot --json estimates.json
   multilevel fit "distance ~ age * Sex + (1 | Subject)" orthodont --variance "ident(Sex)"
   multilevel fit "cbind(incidence, size - incidence) ~ period + (1 | herd)" cbpp --family binomial
+  multilevel fit "math ~ homework + (homework | schid)" math10 --bayes --prior "sd(schid)=HalfNormal(5)" --save draws.mlv
   multilevel update model.mlv ". ~ . + I(homework^2)" --data math10 --ml
   multilevel profile model.mlv --plots plots
   multilevel predict model.mlv new.csv --interval prediction --out predicted.csv
@@ -50,6 +51,10 @@ IN_OPTIONS = (
     ("give offset= again", "give --offset COLUMN"),
     ("confint(method='bootstrap')", "confint(method='bootstrap') in Python"),
     ("(which=their names)", "(--which with their names)"),
+    ("thin=, or none with keep='parameters'", "--thin, or none with --keep parameters"),
+    ("keep='parameters'", "--keep parameters"),
+    ("keep='all'", "--keep all"),
+    ("raise target= (0.95)", "raise --target (0.95)"),
 )
 
 
@@ -108,7 +113,7 @@ def _run(argv: Sequence[str] | None) -> None:
         warnings.simplefilter("always")
         output: list[str] = args.run(args)
     for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, MultilevelWarning)):
-        _say(f"warning: {_one_line(text)}")
+        _say(f"warning: {_in_options(_one_line(text))}")
     for line in output:
         print(line)
 
@@ -186,6 +191,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     cli_verbs.family_options(parser)
     cli_verbs.model_options(parser)
     cli_verbs.output_options(parser)
+    cli_bayes.bayes_options(parser)
     parser.set_defaults(run=_fit)
 
 
@@ -203,7 +209,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="groups that were not fitted: an error, average ones of the population, or ones drawn from it",
     )
-    add("--seed", metavar="N", type=int, help="of --new-levels sample")
+    add("--seed", metavar="N", type=int, help="of --new-levels sample, and of intervals from a posterior")
     add("--out", metavar="FILE", help="write there instead of printing CSV")
     parser.set_defaults(run=_predict)
 
@@ -227,14 +233,18 @@ def _fit(args: argparse.Namespace) -> list[str]:
     if "~" not in args.formula and "~" in args.data:
         raise OptionError(f"the formula comes first: multilevel fit {args.data!r} {args.formula}")
     parse(args.formula)
+    cli_bayes.check_bayes_options(args)
     cli_verbs.check_output_options(args, args.data)
     if args.ml and args.ddf == "kenward-roger":
         raise OptionError("--ddf kenward-roger needs a REML fit; leave --ml out, or use --ddf satterthwaite")
+    priors = cli_bayes.priors_of(args.prior)
     from .model import Model
 
     data = cli_verbs.with_factors(load_table(args.data), args.factor)
     names = (*cli_verbs.MODEL_OPTIONS, *cli_verbs.FAMILY_OPTIONS)
-    model = Model(args.formula, data, **{name: getattr(args, name) for name in names})
+    model = Model(args.formula, data, priors=priors, **{name: getattr(args, name) for name in names})
+    if args.bayes:
+        return cli_bayes.finish(model, args)
     if model.distribution is not None and args.ddf == "kenward-roger":
         raise OptionError(f"--ddf kenward-roger is for the gaussian family; {args.family} tests use the normal distribution")
     return cli_verbs.finish(model.fit(not args.ml, threads=args.threads, quadrature=args.quadrature), args)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .fit import Fit
+    from .posterior import Posterior
 
 PLOTS = ("groups", "caterpillar", "shrinkage", "effects", "residuals")
 
@@ -24,7 +25,18 @@ PLOTS = ("groups", "caterpillar", "shrinkage", "effects", "residuals")
 # -- files -----------------------------------------------------------------------------------------
 
 
-def text_columns(fit: Fit) -> list[str]:
+def read_fit(path: str) -> Fit:
+    """A saved fit; a posterior is refused."""
+    from .fit import Fit
+    from .storage import read
+
+    found = read(path)
+    if not isinstance(found, Fit):
+        raise FileError(f"{path!r} holds a posterior, where a fit is needed; open it in Python with multilevel.read(path)")
+    return found
+
+
+def text_columns(fit: Fit | Posterior) -> list[str]:
     """Columns whose levels were text when fitting; a CSV file does not tell the level "308" from a number."""
     known = [(name, info.levels) for name, info in fit.design.remake.infos.items() if not info.number]
     for term in fit.design.remake.terms:
@@ -120,7 +132,7 @@ def write_picture(axes: Any, directory: str, name: str) -> str:
     return path
 
 
-def write_plots(fit: Fit, directory: str, names: Sequence[str] = PLOTS) -> list[str]:
+def write_plots(fit: Fit | Posterior, directory: str, names: Sequence[str] = PLOTS) -> list[str]:
     """Write every picture that the model has; a warning says which it has not, and why."""
     prepare_plots(directory)
     wrote = []

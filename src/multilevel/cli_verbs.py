@@ -14,6 +14,7 @@ from .cli_files import (
     estimates,
     load_table,
     prepare_plots,
+    read_fit,
     records,
     text_columns,
     write_json,
@@ -168,13 +169,12 @@ def finish(fit: Fit, args: argparse.Namespace) -> list[str]:
 
 
 def update(args: argparse.Namespace) -> list[str]:
-    from .storage import read
     from .update import updated
 
     if "~" not in args.formula and "~" in args.model:
         raise OptionError(f"the model comes first: multilevel update {args.formula} {args.model!r}")
     check_output_options(args, args.model, *([args.data] if args.data else []))
-    fit = read(args.model)
+    fit = read_fit(args.model)
     updated(fit, args.formula)
     if args.ddf == "kenward-roger" and (args.ml or not (fit.reml or args.reml)):
         raise OptionError("--ddf kenward-roger needs a REML fit; use --reml, or --ddf satterthwaite")
@@ -194,11 +194,10 @@ def update(args: argparse.Namespace) -> list[str]:
 
 def profile(args: argparse.Namespace) -> list[str]:
     from .inference import check_level
-    from .storage import read
 
     check_output_options(args, args.model)
     check_level(args.level)
-    fit = read(args.model)
+    fit = read_fit(args.model)
     made = fit.profile(args.which)
     table = records(made.confint(args.level))
     wrote = []

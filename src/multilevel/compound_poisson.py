@@ -6,6 +6,8 @@ A response is the sum of N gamma variables, N Poisson with mean ``mu**(2 - p) / 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,14 +21,14 @@ MOST_POINTS = 2000  # of a sum
 MOST_TERMS = 1_000_000  # in memory
 
 
-def parts(mu: Array, phi: Array, power: float) -> tuple[Array, float, Array]:
+def parts(mu: Array, phi: Array, power: Any) -> tuple[Array, Any, Array]:
     """Mean of N, shape and scale of the gamma variables."""
     rate = np.exp((2 - power) * np.log(mu) - np.log(phi)) / (2 - power)
     return rate, (2 - power) / (power - 1), phi * (power - 1) * mu ** (power - 1)
 
 
-def draw(rng: np.random.Generator, mu: Array, phi: Array, power: float) -> Array:
-    """(n,) random responses."""
+def draw(rng: np.random.Generator, mu: Array, phi: Array, power: float | Array) -> Array:
+    """(n,) random responses; `power` is one number, or one for each."""
     rate, shape, scale = parts(mu, phi, power)
     count = np.minimum(rate, 1e15)  # beyond, the Poisson variable does not vary by the digits there are
     return np.asarray(rng.gamma(shape * rng.poisson(count), scale), dtype=np.float64)

@@ -187,18 +187,28 @@ class Family:
         }
         return np.asarray(table[self.name](), dtype=np.float64)
 
-    def draw(self, rng: np.random.Generator, eta: Array, first: Array, second: Array, trials: Array | None) -> Array:
-        """Random responses, one for each row."""
+    def draw(
+        self,
+        rng: np.random.Generator,
+        eta: Array,
+        first: Array,
+        second: Array,
+        trials: Array | None,
+        number: Array | None = None,
+    ) -> Array:
+        """Random responses, one for each row; `number` are the rows' degrees of freedom or powers, where none is fixed."""
         if self.name == "ordinal":
             raise OptionError("draws of ordinal responses need their thresholds")  # engines draw them from probabilities
-        y = self._draw_base(rng, eta, first, trials)
+        y = self._draw_base(rng, eta, first, trials, number)
         if self.zero != "none":
             y[rng.random(len(eta)) < 1 / (1 + np.exp(-second))] = 0.0
         return y
 
-    def _draw_base(self, rng: np.random.Generator, eta: Array, first: Array, trials: Array | None) -> Array:
+    def _draw_base(
+        self, rng: np.random.Generator, eta: Array, first: Array, trials: Array | None, number: Array | None
+    ) -> Array:
         mu, size = self.mean(eta), np.exp(first)
-        number = self.own_number if self.name in SHAPES else np.nan
+        shape: Any = self.own_number if self.name in SHAPES and number is None else number
         m = np.ones(len(eta), dtype=np.int64) if trials is None else trials.astype(np.int64)
         table: dict[str, Callable[[], Any]] = {
             "binomial": lambda: rng.binomial(m, mu),
@@ -209,10 +219,10 @@ class Family:
             "gamma": lambda: rng.gamma(size, mu / size),
             "inverse_gaussian": lambda: rng.wald(mu, size),
             "beta": lambda: np.clip(beta_draws(rng, mu * size, self.failure(eta) * size), *INSIDE),
-            "student": lambda: mu + size * rng.standard_t(number, len(mu)),
+            "student": lambda: mu + size * rng.standard_t(shape, len(mu)),
             "gaussian": lambda: mu + size * rng.standard_normal(len(mu)),
             "lognormal": lambda: np.exp(mu + size * rng.standard_normal(len(mu))),
-            "tweedie": lambda: tweedie_draws(rng, mu, size, number),
+            "tweedie": lambda: tweedie_draws(rng, mu, size, shape),
         }
         if self.zero == "hurdle":  # counts above zero
             table |= {
@@ -269,7 +279,7 @@ def positive_nbinom(rng: np.random.Generator, size: Array, odds: Array) -> Array
     return np.asarray(first + rng.poisson(rng.gamma(np.maximum(left, 0.0), odds)), dtype=np.float64)
 
 
-def tweedie_draws(rng: np.random.Generator, mu: Array, phi: Array, power: float) -> Array:
+def tweedie_draws(rng: np.random.Generator, mu: Array, phi: Array, power: float | Array) -> Array:
     """Random responses of Tweedie's distribution."""
     from .compound_poisson import draw
 
@@ -283,9 +293,14 @@ def shape_value(what: str, coefficient: float) -> float:
     normal where it is large. The power is ``1.01 + 0.98 / (1 + exp(-coefficient))``: nearer one the density of a response
     on a grid grows without bound, nearer two there are no zeros.
     """
+    return float(shape_values(what, np.asarray(coefficient)))
+
+
+def shape_values(what: str, coefficients: Array) -> Array:
+    """`shape_value` of many coefficients; degrees of freedom up to a number that draws of Student's t can take."""
     if what == "df":
-        return 1 + float(np.exp(coefficient))
-    return LEAST_POWER + POWER_WIDTH * float(1 / (1 + np.exp(-coefficient)))
+        return np.asarray(1 + np.exp(np.minimum(coefficients, 300.0)))
+    return np.asarray(LEAST_POWER + POWER_WIDTH / (1 + np.exp(-coefficients)))
 
 
 def shape_slope(what: str, coefficient: float) -> float:

@@ -16,6 +16,7 @@ from .means import Asked, Contrasts, Estimates, Means
 from .response_scale import Back
 
 if TYPE_CHECKING:
+    from .families import Family
     from .generalised import GeneralisedFit
 
 __all__ = ["LinkContrasts", "LinkMeans", "means", "slopes"]
@@ -36,7 +37,7 @@ class LinkBack(Back):
         return {**out, "conf_low": np.minimum(low, high), "conf_high": np.maximum(low, high)}
 
 
-def back(fit: GeneralisedFit) -> Back:
+def back(family: Family) -> Back:
     """From the linear predictor to the mean of the family (of log y: to the median of y).
 
     Raises
@@ -44,7 +45,6 @@ def back(fit: GeneralisedFit) -> Back:
     OptionError
         For an ordinal response, which has no mean.
     """
-    family = fit.family
     if family.name == "ordinal":
         raise OptionError(
             "transform='response' is not defined for means of an ordinal response: leave it out for the latent scale, or "
@@ -96,26 +96,15 @@ class LinkMeans(_Link, Means):
 
     @property
     def _scale(self) -> Back | None:
-        return None if self.asked.transform is None else back(self.fit)
+        return None if self.asked.transform is None else back(self.fit.family)
 
     def _scale_sentence(self) -> list[str]:
-        family = self.fit.family
-        if self.asked.transform is None:
-            return [f"On the scale of the {'logarithm' if family.name == 'lognormal' else family.link + ' link'}."]
-        what = "probabilities" if family.name in ("binomial", "betabinomial") else "means"
-        what = "medians" if family.name == "lognormal" else what
-        zero = " of the part without the extra zeros" if family.zero == "inflated" else ""
-        zero = " of the count before zeros are truncated" if family.zero == "hurdle" else zero
-        link = "logarithm" if family.name == "lognormal" else f"{family.link} link"
-        return [f"Taken back from the {link} to {what}{zero}, at group effects of zero."]
+        return [scale_sentence(self.fit.family, self.asked.transform is not None)]
 
     def contrasts(self, method: str | Mapping[str, Any] = "pairwise", **options: Any) -> Contrasts:
         """Compare the means; see `Means.contrasts`. With transform="response" ratios (log link) or odds ratios (logit)."""
-        if self.asked.transform is not None and not _ratios(self.fit):
-            raise OptionError(
-                f"differences on the scale of the {self.fit.family.link} link are neither ratios nor differences of means; "
-                "leave transform out"
-            )
+        if self.asked.transform is not None:
+            check_ratios(self.fit.family)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = (Means if self.asked.transform is None else _Logarithms)(**values)
         made = replace(plain, asked=replace(self.asked, transform=None)).contrasts(method, **options)
@@ -133,19 +122,43 @@ class LinkContrasts(_Link, Contrasts):
     def _scale(self) -> Back | None:
         if self.asked.transform is None or not all(np.allclose(w.sum(axis=1), 0) for w in self.weights):
             return None
-        return LinkBack(np.exp, np.exp, logarithm=True, ratios=True) if _ratios(self.fit) else None
+        return LinkBack(np.exp, np.exp, logarithm=True, ratios=True) if ratios_of(self.fit.family) else None
 
     def _scale_sentence(self) -> list[str]:
         family = self.fit.family
-        link = "logarithm" if family.name == "lognormal" else f"{family.link} link"
         if self._scale is None:
-            return [f"Differences on the scale of the {link}."]
-        return [f"{_ratios(self.fit).capitalize()}; tests are on the scale of the {link}."]
+            return [f"Differences on the scale of the {scale_name(family)}."]
+        return [f"{ratios_of(family).capitalize()}; tests are on the scale of the {scale_name(family)}."]
 
 
-def _ratios(fit: GeneralisedFit) -> str:
+def ratios_of(family: Family) -> str:
     """What exponentials of differences are; empty where they mean nothing."""
-    return "ratios of medians" if fit.family.name == "lognormal" else RATIOS.get(fit.family.link, "")
+    return "ratios of medians" if family.name == "lognormal" else RATIOS.get(family.link, "")
+
+
+def check_ratios(family: Family) -> None:
+    """Refuse differences taken back to the response, where these are neither ratios nor differences of means."""
+    if not ratios_of(family):
+        raise OptionError(
+            f"differences on the scale of the {family.link} link are neither ratios nor differences of means; leave "
+            "transform out"
+        )
+
+
+def scale_name(family: Family) -> str:
+    """What the linear predictor is the scale of."""
+    return "logarithm" if family.name == "lognormal" else f"{family.link} link"
+
+
+def scale_sentence(family: Family, response: bool) -> str:
+    """Which scale means are on: that of the response, or that of the linear predictor."""
+    if not response:
+        return f"On the scale of the {scale_name(family)}."
+    what = "probabilities" if family.name in ("binomial", "betabinomial") else "means"
+    what = "medians" if family.name == "lognormal" else what
+    zero = " of the part without the extra zeros" if family.zero == "inflated" else ""
+    zero = " of the count before zeros are truncated" if family.zero == "hurdle" else zero
+    return f"Taken back from the {scale_name(family)} to {what}{zero}, at group effects of zero."
 
 
 def _as(kind: type[Any], made: Estimates, **changes: Any) -> Any:

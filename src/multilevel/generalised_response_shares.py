@@ -32,7 +32,7 @@ MOST_ROWS = 20_000  # distinct ones; of more, every so many in the order of thei
 DEGREE = 60  # of Hermite polynomials
 
 
-def response_parts(fit: GeneralisedFit) -> Parts:
+def response_parts(fit: GeneralisedFit) -> JointParts:
     """Variances of the response: of its means over the rows, between groups, within.
 
     A binomial response counts as one trial. Groups with a level for every row count to the variance within.
@@ -44,39 +44,82 @@ def response_parts(fit: GeneralisedFit) -> Parts:
     DataError
         For a fit saved without its rows.
     """
-    if fit.family.name == "ordinal":
+    check_family(fit.family)
+    eta, first, second, groups = rows_of(fit)
+    share = np.full(len(eta), 1 / len(eta))
+    found = split(fit.family, eta[None], first[None], second[None], groups[None], observation_level(fit), share)
+    if not np.isfinite(found.residual).all():
+        raise _infinite(fit.family)
+    return found
+
+
+def check_family(family: Family) -> None:
+    """Refuse an ordinal response."""
+    if family.name == "ordinal":
         raise OptionError(
             "an ordinal response has no mean and no variance; scale='link' has shares of the variable behind its categories"
         )
-    eta, first, second, groups = rows_of(fit)
-    total = groups.sum(axis=1)
-    check_moments(fit, eta, np.sqrt(total))
-    moments = normal_mean(
-        lambda values, at: np.column_stack(moments_at(fit.family, values, first[at], second[at])),
+
+
+def _infinite(family: Family) -> OptionError:
+    return OptionError(f"the response of family {family.name!r} has no finite variance here, and so no shares of it")
+
+
+def split(
+    family: Family, eta: Array, first: Array, second: Array, groups: Array, own: list[int], share: Array
+) -> JointParts:
+    """Variances of the response at r parameter sets.
+
+    Parameters
+    ----------
+    eta, first, second : (r, n) arrays
+        Linear predictors without group effects, log dispersion, logit of extra zeros.
+    groups : (r, n, g) array
+        Variance of the linear predictor by grouping factor.
+    own : list of int
+        Grouping factors with a level for every row.
+    share : (n,) array
+        Of each row in the data; sums to one.
+
+    Raises
+    ------
+    OptionError
+        Where there is no variance; Student's t may have an infinite one within groups.
+    """
+    r, n, g = groups.shape
+    eta, first, second, by_row = eta.ravel(), first.ravel(), second.ravel(), groups.reshape(r * n, g)
+    total = by_row.sum(axis=1)
+    mean, between, within = (one.reshape(r, n) for one in _moments(family, eta, first, second, total))
+    kept = [i for i in range(g) if i not in own]
+    parts, joint = np.zeros((r, g)), between @ share
+    if len(kept) == 1 and not own:
+        parts[:, kept[0]] = joint
+    else:
+        alone = [by_row[:, i] for i in kept]
+        found = shared(family, eta, first, second, total, [sum(alone, np.zeros(len(eta))), *alone], share)
+        joint = found[0] if own else joint
+        parts[:, kept] = np.reshape(found[1:], (len(kept), r)).T
+    fixed = (mean - (mean @ share)[:, None]) ** 2 @ share
+    fixed = np.where(fixed < 1e-24 * (mean**2 @ share), 0.0, fixed)
+    return JointParts(fixed, parts, (within + between) @ share - joint, joint)
+
+
+def _moments(family: Family, eta: Array, first: Array, second: Array, total: Array) -> tuple[Array, Array, Array]:
+    """Mean of each row's response over its groups, its variance between them, and the mean variance within."""
+    if family.name == "student":  # identity link: nothing to integrate
+        return eta, total, family.variance(eta, first, None) + np.zeros(len(eta))
+    check_moments(family, eta, np.sqrt(total))
+    found = normal_mean(
+        lambda values, at: np.column_stack(moments_at(family, values, first[at], second[at])),
         eta,
         np.sqrt(total),
-        link_width(fit.family),
-        tilt(fit.family),
+        link_width(family),
+        tilt(family),
     )
-    mean, square, within = moments.T
-    if not np.isfinite(moments).all():
-        raise OptionError(f"the response of family {fit.family.name!r} has no finite variance here, and so no shares of it")
-    between = square - mean**2
-    own = observation_level(fit)
-    kept = [i for i in range(groups.shape[1]) if i not in own]
-    parts = np.zeros((1, groups.shape[1]))
-    if len(kept) == 1 and not own:
-        parts[0, kept[0]] = float(np.mean(between))
-        joint = parts[0, kept[0]]
-    else:
-        alone = [groups[:, i] for i in kept]
-        found = shared(fit.family, eta, first, second, total, [sum(alone, np.zeros(len(eta))), *alone])
-        joint = float(np.mean(between)) if not own else found[0]
-        parts[0, kept] = found[1:]
-    fixed = float(np.mean((mean - mean.mean()) ** 2))
-    fixed = 0.0 if fixed < 1e-24 * float(np.mean(mean**2)) else fixed
-    residual = float(np.mean(within + between)) - joint
-    return JointParts(np.array([fixed]), parts, np.array([residual]), np.array([joint]))
+    if not np.isfinite(found).all():
+        raise _infinite(family)
+    mean, square, within = found.T
+    return mean, square - mean**2, within
 
 
 @dataclass(frozen=True)
@@ -149,25 +192,27 @@ def moments_at(family: Family, eta: Array, first: Array, second: Array) -> tuple
     return mean, mean * mean, mean / mu * (base + mu * mu) - mean * mean
 
 
-def check_moments(fit: GeneralisedFit, eta: Array, sd: Array) -> None:
+def check_moments(family: Family, eta: Array, sd: Array) -> None:
     """Refuse links whose mean over groups does not exist."""
     from .generalised_rows import FAR, RECIPROCAL
 
-    if fit.family.link in RECIPROCAL and (np.abs(eta) < FAR * sd).any():
+    if family.link in RECIPROCAL and (np.abs(eta) < FAR * sd).any():
         raise OptionError(
-            f"with link {fit.family.link!r} the variance of the response over groups does not exist: the linear predictor "
+            f"with link {family.link!r} the variance of the response over groups does not exist: the linear predictor "
             "comes near zero, where its reciprocal has no bound; use scale='link' where there is one, or link='log'"
         )
 
 
 def shared(
-    family: Family, eta: Array, first: Array, second: Array, total: Array, parts: list[Array]
-) -> list[float]:
-    """Mean over rows of the variance of E(y | some effects), for each part of the variance that these effects have.
+    family: Family, eta: Array, first: Array, second: Array, total: Array, parts: list[Array], share: Array
+) -> list[Array]:
+    """(r,) mean over rows of the variance of E(y | some effects), for each part of the variance that these effects have.
 
     With the mean's curve in Hermite polynomials of the whole effect, ``g(eta + s Z) = sum a_k h_k(Z)``, two responses whose
     effects correlate with rho have the covariance ``sum a_k**2 rho**k`` over k > 0 (Mehler's formula).
     """
+    if family.name == "student":  # its mean is the linear predictor itself
+        return [part.reshape(-1, len(share)) @ share for part in parts]
     sd = np.sqrt(total)
     scale = np.where(sd > 0, sd, 1.0)
 
@@ -181,7 +226,7 @@ def shared(
     out = []
     for part in parts:
         rho = np.where(total > 0, part / np.where(total > 0, total, 1.0), 0.0)
-        out.append(float(np.mean(np.sum(a[:, 1:] ** 2 * rho[:, None] ** power, axis=1))))
+        out.append(np.sum(a[:, 1:] ** 2 * rho[:, None] ** power, axis=1).reshape(-1, len(share)) @ share)
     return out
 
 

@@ -22,6 +22,7 @@ from .normal_mean import normal_mean
 if TYPE_CHECKING:
     from .families import Family
     from .generalised import GeneralisedFit
+    from .posterior import Posterior
 
 __all__ = ["Rows", "delta", "edge", "expected", "link_width", "rows_of", "trials_of"]
 
@@ -208,12 +209,12 @@ def proportions(fit: GeneralisedFit) -> bool:
     return counts and not _CBIND.match(text) and not _TRIALS.match(text)
 
 
-def trials_of(fit: GeneralisedFit, new: Any, made: linear._Rows) -> Array | None:
+def trials_of(fit: GeneralisedFit | Posterior, new: Any, made: linear._Rows) -> Array | None:
     """(m,) trials of each row: as in the data, or as the new rows have them; one where they do not say.
 
     None for families that count no successes.
     """
-    if fit.family.name not in TRIALS:
+    if fit.model.family not in TRIALS:
         return None
     m = len(made.X)
     if new is None:

@@ -19,7 +19,10 @@ from .families import student_variance
 from .variance_shares import Parts, estimated, group_list, row_moments
 
 if TYPE_CHECKING:
+    from .design import Design
+    from .families import Family
     from .generalised import GeneralisedFit
+    from .model import Model
 
 __all__ = ["icc", "parts", "r2"]
 
@@ -54,47 +57,73 @@ def observation_level(fit: GeneralisedFit) -> list[int]:
 
 
 def distribution_variance(fit: GeneralisedFit) -> float:
-    """Residual variance on the scale of the link.
+    """Residual variance on the scale of the link; see `variance_at`."""
+    fit.rows_of_data()
+    check_link_scale(fit.family, fit.design)
+    centre = null_intercept(fit) if takes_centre(fit.family) else 0.0
+    return variance_at(fit.family, float(fit._parameters[0][0]), centre)
+
+
+def check_link_scale(family: Family, design: Design) -> None:
+    """Refuse families, links and models without one variance on the scale of the link."""
+    if family.zero != "none":
+        _refuse(family, "has extra zeros")
+    if design.sides.get("dispersion") is not None:
+        _refuse(family, "has a dispersion that differs between rows")
+    known = (
+        (family.name in ("binomial", "ordinal") and family.link in LINK_VARIANCE)
+        or (family.name == "poisson" and family.link == "sqrt")
+        or (family.name in ("gaussian", "lognormal", "student") and family.link == "identity")
+        or (family.name == "gamma" and family.link == "log")
+        or takes_centre(family)
+    )
+    if not known:
+        _refuse(family, f"has the family {family.name!r} with link {family.link!r}")
+    if not family.finite_variance:
+        raise OptionError(
+            f"icc() and r2() are not defined here: the model has Student's t with {family.df:.3g} degrees of freedom, "
+            "whose variance is infinite on any scale. Fix more than 2, family=ml.student(df=3), or take varcorr()"
+        )
+
+
+def takes_centre(family: Family) -> bool:
+    """Whether the variance on the scale of the link depends on the mean of the response."""
+    return family.link == "log" and family.name in ("poisson", "nbinom2", "nbinom1", "tweedie")
+
+
+def variance_at(family: Family, first: float, centre: float) -> float:
+    """Residual variance on the scale of the link, of a family that `check_link_scale` has passed.
 
     Probabilities: the variance of the latent variable that the link stands for. Logarithms of counts and Tweedie responses:
     ``log(1 + Var(y) / E(y)**2)`` of a lognormal variable, with the mean of the model without predictors at group effects of
     zero (as R's performance). Logarithm of a gamma response: ``trigamma(shape)``, which is the variance of log y itself
     and the one of the paper's three formulas that R's MuMIn recommends; performance 0.10 (insight 0.19) has the delta
     method's ``1 / shape``.
+
+    Parameters
+    ----------
+    first : float
+        Log of the dispersion.
+    centre : float
+        Linear predictor of the model without predictors, where `takes_centre`.
     """
-    family = fit.family
-    fit.rows_of_data()
-    if family.zero != "none":
-        _refuse(fit, "has extra zeros")
-    if family.name in ("binomial", "ordinal") and family.link in LINK_VARIANCE:
+    if family.name in ("binomial", "ordinal"):
         return float(LINK_VARIANCE[family.link])
-    if family.name == "poisson" and family.link == "sqrt":
+    if family.link == "sqrt":
         return 0.25
-    size = np.exp(fit._parameters[0])
-    if fit.design.sides.get("dispersion") is not None:
-        _refuse(fit, "has a dispersion that differs between rows")
-    if family.link == "identity" and family.name in ("gaussian", "lognormal", "student"):
-        factor = student_variance(family.own_number) if family.name == "student" else 1.0
-        if not np.isfinite(factor):
-            raise OptionError(
-                f"icc() and r2() are not defined here: the model has Student's t with {family.df:.3g} degrees of freedom, "
-                "whose variance is infinite on any scale. Fix more than 2, family=ml.student(df=3), or take varcorr()"
-            )
-        return float(factor * size[0] ** 2)
-    if family.link == "log" and family.name == "gamma":
+    if takes_centre(family):
+        with np.errstate(over="ignore"):
+            return float(np.log1p(family.variance(np.array([centre]), np.array([first]))[0] / np.exp(2 * centre)))
+    if family.name == "gamma":
         from scipy.special import polygamma
 
-        return float(polygamma(1, size[0]))
-    if family.link == "log" and family.name in ("poisson", "nbinom2", "nbinom1", "tweedie"):
-        mean = np.exp(null_intercept(fit))
-        one = np.array([np.log(mean)])
-        return float(np.log1p(family.variance(one, np.log(size[:1]))[0] / mean**2))
-    _refuse(fit, f"has the family {family.name!r} with link {family.link!r}")
-    raise AssertionError
+        return float(polygamma(1, np.exp(first)))
+    factor = student_variance(family.own_number) if family.name == "student" else 1.0
+    return float(factor * np.exp(2 * first))
 
 
-def _refuse(fit: GeneralisedFit, what: str) -> None:
-    instead = "" if fit.family.name == "ordinal" else "; scale='response' has the shares of the response itself"
+def _refuse(family: Family, what: str) -> None:
+    instead = "" if family.name == "ordinal" else "; scale='response' has the shares of the response itself"
     raise OptionError(
         f"icc() and r2() are not defined here: the model {what}, for which there is no variance on the scale of the link"
         f"{instead}. On the scale of the link there are binomial and ordinal (logit, probit, cloglog), poisson, nbinom1, "
@@ -107,11 +136,16 @@ def null_intercept(fit: GeneralisedFit) -> float:
     d = fit.design
     if d.names == ("Intercept",):
         return float(fit.optimum.beta[0])
-    ones = np.ones((len(d.rows), 1))
-    null = replace(d, X=ones, names=("Intercept",), all_names=("Intercept",), dropped=(), messages=(), missing={})
+    return null_fit(fit.model, d, fit.engine.threads)
+
+
+def null_fit(model: Model, design: Design, threads: int | None = None) -> float:
+    """The same by maximum likelihood, for a model with any fixed effects."""
+    ones = np.ones((len(design.rows), 1))
+    null = replace(design, X=ones, names=("Intercept",), all_names=("Intercept",), dropped=(), messages=(), missing={})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MultilevelWarning)
-        return float(fit.model.with_design(null).fit(threads=fit.engine.threads).optimum.beta[0])
+        return float(model.with_design(null).fit(threads=threads).optimum.beta[0])
 
 
 def icc(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .laplace import Coefficients
     from .reml import Optimum
 
-__all__ = ["coefficients", "family_in", "pack", "with_labels", "with_parameters", "with_response"]
+__all__ = ["coefficients", "family_in", "pack", "response_rows", "with_labels", "with_parameters", "with_response"]
 
 Array = NDArray[Any]
 
@@ -116,6 +116,13 @@ def with_response(
     design: Design, rows: Rows, saved: Mapping[str, Any], arrays: Mapping[str, Array], family: Family
 ) -> tuple[Design, Rows]:
     """Trials and the matrices of the further sides; the rows' weights are those of the working linear model."""
+    working = shaped(arrays, "working", (len(design.rows),))
+    need(bool((working > 0).all() and np.isfinite(working).all()), "a weight is wrong")
+    return response_rows(design, arrays, family), replace(rows, weights=working)
+
+
+def response_rows(design: Design, arrays: Mapping[str, Array], family: Family) -> Design:
+    """The design with the trials and the matrices of the further sides."""
     from .families import TRIALS
 
     n = len(design.rows)
@@ -127,9 +134,7 @@ def with_response(
     elif trials is not None:
         need(family.name in TRIALS and bool(((y >= 0) & (y <= trials)).all()), "the trials are out of range")
     sides = {what: (shaped(arrays, f"side_{what}", (n, len(names))), names) for what, (_, names) in design.sides.items()}
-    working = shaped(arrays, "working", (n,))
-    need(bool((working > 0).all() and np.isfinite(working).all()), "a weight is wrong")
-    return replace(design, trials=trials, sides=sides), replace(rows, weights=working)
+    return replace(design, trials=trials, sides=sides)
 
 
 def coefficients(saved: Mapping[str, Any]) -> Coefficients:

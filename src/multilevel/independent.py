@@ -9,19 +9,26 @@ scrambled Sobol sequence, one scrambling per chain. Pareto's k of the importance
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .pareto import smoothed_log_weights
 from .posterior_mode import Mode
-from .sobol import scrambled_sobol
+from .sobol import MOST_DIMENSIONS, scrambled_sobol
 
 Array = NDArray[np.float64]
+Mixture = list["Part | Kernels"]
 
 REACH = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.9, 3.6, 4.5, 5.6, 7.0])  # grid along an axis, in sds
 MIXTURE = ((0.85, 0.92), (0.15, 0.4))  # shares and powers: near the posterior, and a defence against its tails
+SECOND = ((0.35, 0.95), (0.1, 0.5))  # the same of marginal densities in a second round
+KERNELS, KERNEL_SHARE = 300, 0.3  # of it
+ROUNDS = 3  # tries, each with what the one before it found, where one takes long
+MORE_ROUNDS = 6  # and where not
+ENDS = 5e-4  # probability beyond the grid of a marginal density
+CELLS = 33  # points of that grid
 LEAST_SLOPE = 0.7  # of the log density at the ends, away from the mode
 EXTRA = 1  # proposals per draw: weights are nearly equal, so that nearly all are kept
 LEAST_PROPOSALS = 4000  # in all, so that Pareto's k means something
@@ -34,20 +41,30 @@ class Sample:
     Attributes
     ----------
     x : (chains, draws, d) array
+    index : (chains, draws) array
+        Which proposal each draw is, chains one after the other.
     pareto_k : float
         Shape of the tail of the importance ratios; below 0.5 all is well.
     effective : float
-        Effective number of independent draws; not more than that of the proposals, nor scaled beyond the draws kept.
+        Effective number of independent draws among those kept.
     log_evidence : float
         Log of the integral of the posterior density as it is computed.
     proposals : int
+    z, weights : (proposals, d), (proposals,) arrays
+        All of them in the coordinates of the curvature at the mode.
+    parts : list of Part or Kernels
+        What they were drawn from.
     """
 
     x: Array
+    index: NDArray[np.int64]
     pareto_k: float
     effective: float
     log_evidence: float
     proposals: int
+    z: Array
+    weights: Array
+    parts: Mixture
 
 
 class Slice:
@@ -59,14 +76,18 @@ class Slice:
         Grid, and the log posterior on it.
     power : float
         What the posterior is raised to: below one the tails are heavier.
+    scale : float
+        Least slope of the tails is in units of this.
     """
 
-    def __init__(self, z: Array, log_density: Array, power: float) -> None:
+    def __init__(self, z: Array, log_density: Array, power: float, scale: float = 1.0) -> None:
         keep = np.isfinite(log_density)
         self.z, self.h = z[keep], power * (log_density[keep] - log_density[keep].max())
         self.slopes = np.diff(self.h) / np.diff(self.z)
-        first, last = max(self.slopes[0], LEAST_SLOPE * power), min(self.slopes[-1], -LEAST_SLOPE * power)
-        inner = np.exp(self.h[:-1]) * np.diff(self.z) * _mean_exp(self.slopes * np.diff(self.z))
+        least = LEAST_SLOPE * power * scale
+        first, last = max(self.slopes[0], least), min(self.slopes[-1], -least)
+        # from the higher end of each piece, where no exponential overflows
+        inner = np.exp(np.maximum(self.h[:-1], self.h[1:])) * np.diff(self.z) * _mean_exp(-np.abs(np.diff(self.h)))
         mass = np.r_[np.exp(self.h[0]) / first, inner, np.exp(self.h[-1]) / -last]
         self.first, self.last = first, last
         self.log_total = float(np.log(mass.sum()))
@@ -112,34 +133,117 @@ def _inverse_share(share: Array, a: Array) -> Array:
     return np.where(small, share, np.where(safe > 30, high, low))
 
 
+@dataclass(frozen=True)
+class Part:
+    """One part of the mixture that is proposed from: independent coordinates r, ``z = centre + turn @ r``.
+
+    Attributes
+    ----------
+    share : float
+    centre, turn : (d,), (d, d) arrays
+    slices : list of Slice
+        Density of each coordinate of r.
+    """
+
+    share: float
+    centre: Array
+    turn: Array
+    slices: list[Slice]
+
+    def draw(self, u: Array, rng: np.random.Generator) -> Array:
+        """(m, d) points at (m, d) probabilities."""
+        r = np.column_stack([one.draw(u[:, j]) for j, one in enumerate(self.slices)])
+        return np.asarray(self.centre + r @ self.turn.T)
+
+    def log_density(self, z: Array) -> Array:
+        """(m,) log densities, times the part's share."""
+        r = np.linalg.solve(self.turn, (z - self.centre).T)
+        log_det = float(np.linalg.slogdet(self.turn)[1])
+        return np.asarray(
+            np.log(self.share) - log_det + sum(one.log_density(r[j]) for j, one in enumerate(self.slices))
+        )
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A part of the mixture that follows curved ridges: normal densities about points of a first round (m, d).
+
+    `root` is the factor of their common covariance (d, d).
+    """
+
+    share: float
+    points: Array
+    root: Array
+
+    def draw(self, u: Array, rng: np.random.Generator) -> Array:
+        """(m, d) points at (m, d) probabilities, the normal densities taken in turn, in random order."""
+        from scipy.special import ndtri
+
+        at = rng.permutation(len(u)) % len(self.points)
+        return np.asarray(self.points[at] + ndtri(np.clip(u, 1e-300, 1 - 1e-16)) @ self.root.T)
+
+    def log_density(self, z: Array) -> Array:
+        """(m,) log densities, times the part's share."""
+        a, b = (np.linalg.solve(self.root, part.T).T for part in (z, self.points))
+        square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+        total = np.logaddexp.reduce(-0.5 * square, axis=1)
+        d = z.shape[1]
+        log_det = float(np.linalg.slogdet(self.root)[1])
+        return np.asarray(np.log(self.share / len(b)) + total - log_det - 0.5 * d * np.log(2 * np.pi))
+
+
 def draw(
-    values: Callable[[Array], Array], mode: Mode, chains: int, draws: int, count: int, rng: np.random.Generator
+    values: Callable[[Array], Array],
+    mode: Mode,
+    chains: int,
+    draws: int,
+    count: int,
+    rng: np.random.Generator,
+    shape: Callable[[Array], Array] | None = None,
+    before: Sample | None = None,
 ) -> Sample:
     """Sample a posterior.
 
     Parameters
     ----------
     values : callable
-        (m, d) points -> (m,) log posteriors.
+        (m, d) points -> (m,) log posteriors, or logs of unbiased estimates of the posterior density.
     chains, draws, count : int
         Chains; draws and proposals of each.
+    shape : callable, optional
+        Like `values`, an approximation that the proposal is made of; default `values` itself.
+    before : Sample, optional
+        What a first round found: most proposals then come from its marginal densities along its principal axes, and kernels.
     """
     d = len(mode.x)
-    parts = _slices(values, mode)
+    parts = _first_parts(shape or values, mode) if before is None else _second_parts(before, rng)
     # one scrambling per chain; the first number chooses the part of the mixture
-    u = np.concatenate([scrambled_sobol(count, d + 1, rng) for _ in range(chains)])
-    z, log_q = _propose(parts, u)
+    u = np.concatenate([_points(count, d + 1, rng) for _ in range(chains)])
+    z, log_q = _propose(parts, u, rng)
     z, log_q = z.reshape(chains, count, d), log_q.reshape(chains, count)
     x = mode.x + z @ mode.root.T
     log_p = values(x.reshape(-1, d)).reshape(chains, count)
     log_w = np.where(np.isfinite(log_p), log_p - log_q, -np.inf)
     smooth, k = smoothed_log_weights(log_w.ravel())
     weights = np.exp(smooth - smooth.max())
-    effective = float(weights.sum() ** 2 / (weights**2).sum()) * min(1.0, draws / count)
+    effective = _worth(float(weights.sum() ** 2 / (weights**2).sum()), chains * draws, chains * count)
     half_log_det = float(np.linalg.slogdet(mode.root)[1])
     evidence = float(np.log(np.mean(np.exp(log_w - log_w.max()))) + log_w.max() + half_log_det)
-    kept = np.stack([_resample(x[c], weights.reshape(chains, count)[c], draws, rng) for c in range(chains)])
-    return Sample(kept, k, effective, evidence, chains * count)
+    at = np.stack([_resample(w, draws, rng) for w in weights.reshape(chains, count)])
+    kept = np.take_along_axis(x, at[:, :, None], axis=1)
+    index = at + count * np.arange(chains)[:, None]
+    return Sample(kept, index, k, effective, evidence, chains * count, z.reshape(-1, d), weights, parts)
+
+
+def _points(n: int, d: int, rng: np.random.Generator) -> Array:
+    """(n, d) uniform points: a scrambled Sobol sequence in as many coordinates as there are, plain random numbers beyond."""
+    even = scrambled_sobol(n, min(d, MOST_DIMENSIONS), rng)
+    return even if d <= MOST_DIMENSIONS else np.column_stack([even, rng.random((n, d - MOST_DIMENSIONS))])
+
+
+def _worth(proposed: float, kept: int, count: int) -> float:
+    """Effective number of draws kept of so many proposals, themselves worth a number: fewer draws add their own variance."""
+    return 1 / (1 / proposed + max(0.0, 1 - kept / count) / kept)
 
 
 def proposals(chains: int, draws: int) -> int:
@@ -147,37 +251,64 @@ def proposals(chains: int, draws: int) -> int:
     return max(EXTRA * draws, -(-LEAST_PROPOSALS // chains))
 
 
-def _propose(parts: list[list[Slice]], u: Array) -> tuple[Array, Array]:
+def _propose(parts: Mixture, u: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """(m, d) points of the mixture at (m, d + 1) probabilities, and the logs of its density."""
-    edges = np.cumsum([share for share, _ in MIXTURE])
-    which = np.searchsorted(edges, u[:, 0])
+    edges = np.cumsum([part.share for part in parts])
+    which = np.minimum(np.searchsorted(edges, u[:, 0]), len(parts) - 1)
     z = np.empty((len(u), u.shape[1] - 1))
-    for i, slices in enumerate(parts):
+    for i, part in enumerate(parts):
         own = which == i
-        for j, one in enumerate(slices):
-            z[own, j] = one.draw(u[own, j + 1])
-    logs = [
-        np.log(share) + sum(one.log_density(z[:, j]) for j, one in enumerate(slices))
-        for (share, _), slices in zip(MIXTURE, parts, strict=True)
-    ]
-    return z, np.asarray(np.logaddexp.reduce(logs, axis=0))
+        z[own] = part.draw(u[own, 1:], rng)
+    return z, np.asarray(np.logaddexp.reduce([part.log_density(z) for part in parts], axis=0))
 
 
-def _slices(values: Callable[[Array], Array], mode: Mode) -> list[list[Slice]]:
-    """Per part of the mixture, a density for each axis."""
+def _first_parts(values: Callable[[Array], Array], mode: Mode) -> Mixture:
+    """The posterior along each axis of its curvature at the mode, as it is and flatter."""
     d = len(mode.x)
     grid = np.r_[-REACH[:0:-1], REACH]
     points = np.concatenate([mode.x + grid[:, None] * mode.root[:, j] for j in range(d)])
     heights = values(points).reshape(d, len(grid))
-    return [[Slice(grid, h, power) for h in heights] for _, power in MIXTURE]
+    return [
+        Part(share, np.zeros(d), np.eye(d), [Slice(grid, h, power) for h in heights]) for share, power in MIXTURE
+    ]
 
 
-def _resample(x: Array, weights: Array, draws: int, rng: np.random.Generator) -> Array:
-    """Rows in proportion to their weights, each as often as expected but for rounding, in random order.
+def _second_parts(before: Sample, rng: np.random.Generator) -> Mixture:
+    """The last round's mixture, the marginal densities along the principal axes of what it found, and kernels there."""
+    w = before.weights / before.weights.sum()
+    centre = w @ before.z
+    d = len(centre)
+    cov = (before.z - centre).T @ ((before.z - centre) * w[:, None])
+    values, turn = np.linalg.eigh(cov)
+    r = (before.z - centre) @ turn
+    found: Mixture = [Part(share, centre, turn, [_marginal(c, w, power) for c in r.T]) for share, power in SECOND]
+    width = (4 / ((d + 2) * KERNELS)) ** (1 / (d + 4))
+    root = turn * (width * np.sqrt(np.maximum(values, 1e-12 * values[-1])))
+    found.append(Kernels(KERNEL_SHARE, before.z[_resample(before.weights, KERNELS, rng)], root))
+    left = 1 - sum(part.share for part in found)
+    kept = [part for part in before.parts if not isinstance(part, Kernels)]
+    total = sum(part.share for part in kept)
+    return [replace(part, share=left * part.share / total) for part in kept] + found
+
+
+def _marginal(r: Array, w: Array, power: float) -> Slice:
+    """Smoothed density of weighted points on a line."""
+    order = np.argsort(r)
+    cumulative = np.cumsum(w[order])
+    low, high = r[order][np.searchsorted(cumulative, [ENDS, 1 - ENDS]).clip(0, len(r) - 1)]
+    sd = float(np.sqrt(w @ (r - w @ r) ** 2))
+    width = sd * (1.06 / (1 / (w @ w)) ** 0.2)
+    grid = np.linspace(low, high, CELLS)
+    density = np.exp(-0.5 * ((grid[:, None] - r) / width) ** 2) @ w
+    return Slice(grid, np.log(np.maximum(density, 1e-300)), power, 1 / max(sd, 1e-300))
+
+
+def _resample(weights: Array, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Positions in proportion to weights, each as often as expected but for rounding, in random order.
 
     The order is made random before, too: every other point of a Sobol sequence lies in one half of the cube.
     """
-    order = rng.permutation(len(x))
+    order = rng.permutation(len(weights))
     edges = np.cumsum(weights[order]) / weights.sum()
-    at = np.minimum(np.searchsorted(edges, (rng.random() + np.arange(draws)) / draws), len(x) - 1)
-    return np.asarray(x[order[at]][rng.permutation(draws)])
+    at = np.minimum(np.searchsorted(edges, (rng.random() + np.arange(draws)) / draws), len(weights) - 1)
+    return np.asarray(order[at][rng.permutation(draws)])

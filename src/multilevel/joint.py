@@ -7,6 +7,7 @@ and the choice, factor by factor, of centred or spherical effects.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +93,9 @@ class JointTarget:
         from .errors import MultilevelError, MultilevelWarning
 
         d, c = self.design, self.engine.coefficients
-        sds = [np.full(len(t.names), 0.5) for t in d.terms]
+        # a slope's sd is small where its predictor is large
+        sizes = [np.ones(1) if t.Z is None else np.sqrt((t.Z**2).mean(axis=0)).clip(1e-300) for t in d.terms]
+        sds = [np.full(len(t.names), 0.5) / size for t, size in zip(d.terms, sizes, strict=True)]
         correlations = [np.eye(len(t.names)) for t in d.terms]
         beta, further = self.engine.x_basis @ self.engine._first_beta(), c.basis @ c.start
         try:
@@ -105,7 +108,7 @@ class JointTarget:
             beta, further = found.beta, found.residual
             for t, factor in enumerate(found.lambdas):
                 v = factor @ factor.T
-                sds[t] = np.maximum(np.sqrt(np.diag(v)), 0.05)
+                sds[t] = np.maximum(np.sqrt(np.diag(v)), 0.05 / sizes[t])
                 scale = np.sqrt(np.maximum(np.diag(v), 1e-300))
                 correlations[t] = np.clip(v / np.outer(scale, scale), -1, 1)
                 np.fill_diagonal(correlations[t], 1.0)
@@ -124,10 +127,14 @@ class JointTarget:
                 out.append(to_line(q.prior, float(np.clip(further[q.effect], -8, 20)), positive=False))
         return out
 
+    @cached_property
+    def mode(self) -> Mode:
+        """Mode of the parameters' posterior in Laplace's approximation."""
+        return find_mode(lambda x: self.core.marginal(np.ascontiguousarray(x), True), self.start())
+
     def shape(self) -> Shape:
-        """What the sampler is told of the posterior."""
-        core = self.core
-        mode = find_mode(lambda x: core.marginal(np.ascontiguousarray(x), True), self.start())
+        """What NUTS is told of the posterior."""
+        core, mode = self.core, self.mode
         core.marginal(mode.x, False)
         self.centred = self._informed(core.group_sd())
         self.core = core = self._core()

@@ -17,6 +17,7 @@ from .errors import OptionError
 from .priors import KINDS, LKJ, Density, Fixed, Flat, Normal, Prior, Uniform
 
 if TYPE_CHECKING:
+    from .crossprod import CrossProducts
     from .prior_table import Entry
     from .reml import Engine
 
@@ -32,11 +33,11 @@ class Coordinate:
     Attributes
     ----------
     name : str
-    kind : {"sd", "cor", "sigma"}
+    kind : {"sd", "cor", "sigma", "further", "residual"}
     term : int
         Of a random term, else -1.
     effects : tuple of int
-        The effect of an sd, the two of a correlation.
+        The effect of an sd, the two of a correlation, the place among the residual's or the family's parameters.
     """
 
     name: str
@@ -51,26 +52,38 @@ class Marginal:
     Attributes
     ----------
     core
-        `_core.MarginalPosterior`.
+        `_core.MarginalPosterior`, or what does the same (`marginal_residual`).
     size : int
         Unconstrained coordinates.
+    slow : bool
+        Whether every evaluation goes over the rows, which makes NUTS slow.
     """
 
+    slow = False
+
     def __init__(self, engine: Engine, design: Any, entries: list[Entry]) -> None:
+        self.engine, self.design, self.entries = engine, design, entries
+        self.coordinates = coordinates_of(design, entries)
+        self._terms = term_tuples(design, engine.blocks.groups, entries)
+        self._fixed = self._fixed_effects()
+        self.core = self.compiled(engine.blocks)
+        self.size = int(self.core.size)
+
+    def compiled(self, c: CrossProducts, unit: float | None = None) -> Any:
+        """The compiled posterior of cross-products of the same design, under whatever weights.
+
+        `unit` is the sigma sampled, over the engine's, without the scale of y: the cross-products' own by default.
+        """
         from . import _core
 
-        self.engine, self.design, self.entries = engine, design, entries
-        c = engine.blocks
-        self.coordinates = coordinates_of(design, entries)
-        terms = term_tuples(design, c.groups, entries)
-        sigma = next(e.prior for e in entries if e.kind == "sigma")
-        to_engine = [np.ascontiguousarray(c.unit * np.linalg.inv(g.basis)) for g in c.groups]
-        fixed = self._fixed_effects()
-        self.core = _core.MarginalPosterior(
-            c.core, terms, parameter(sigma, True), c.scale * c.unit, to_engine, fixed.sampled, fixed.maps, fixed.moved,
+        fixed = self._fixed
+        unit = c.unit if unit is None else unit
+        sigma = next(e.prior for e in self.entries if e.kind == "sigma")
+        to_engine = [np.ascontiguousarray(unit * np.linalg.inv(g.basis)) for g in c.groups]
+        return _core.MarginalPosterior(
+            c.core, self._terms, parameter(sigma, True), c.scale * unit, to_engine, fixed.sampled, fixed.maps, fixed.moved,
             fixed.shift, fixed.precision, fixed.linear, fixed.constant,
         )  # fmt: skip
-        self.size = int(self.core.size)
 
     def _fixed_effects(self) -> _FixedEffects:
         """Coefficients in the engine's coordinates: beta_engine = maps delta + moved s - shift."""
@@ -97,6 +110,10 @@ class Marginal:
             -back.T @ (weight * away),
             float(0.5 * away @ (weight * away)),
         )
+
+    def costly(self, flops: float) -> bool:
+        """Whether one evaluation takes more than so many operations."""
+        return bool(self.engine.blocks.core.flops > flops)
 
     def start(self, sds: list[Array], correlations: list[Array], sigma: float, beta: Array) -> Array:
         """(size,) coordinates of a first guess: per term (k,) sds and (k, k) correlations, sigma, coefficients."""

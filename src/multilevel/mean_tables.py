@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import tables
 from .means import shown
@@ -14,7 +15,9 @@ from .response_scale import transformed
 if TYPE_CHECKING:
     from .means import Estimates
 
-__all__ = ["draw", "html", "messages", "text"]
+__all__ = ["draw", "draw_points", "html", "messages", "text"]
+
+Array = NDArray[np.float64]
 
 _METHODS = {
     "bonferroni": "Bonferroni's method",
@@ -111,22 +114,39 @@ def _html(parts: list[tables.Block]) -> str:
 
 def draw(made: Estimates, ax: Any = None) -> Any:
     """Points and intervals on one Axes, from above."""
+    ratios = made._scale is not None and made._scale.ratios
+    line = None if not made.tests else 1.0 if ratios else 0.0
+    columns = made.columns()
+    limits = (columns["conf_low"], columns["conf_high"])
+    return draw_points(made.averages.labels, columns["estimate"], limits, line, made.title, made.asked.level, ax)
+
+
+def draw_points(
+    labels: dict[str, NDArray[Any]],
+    estimate: Array,
+    limits: tuple[Array, Array],
+    line: float | None,
+    title: str,
+    level: float,
+    ax: Any,
+) -> Any:
+    """Labelled points with intervals on one Axes, from above; a line where there is no effect, if there is such a value."""
     from .plot_panels import COLOURS
     from .plots import TITLE, _panels, _pyplot
 
-    axes, own = _panels(_pyplot(), ax, 1, 1, (6.4, 1.2 + 0.32 * max(len(made), 3)))
-    panel, columns = axes[0], made.columns()
-    names = [name for name in made.averages.labels if name != "variable"]
-    labels = [", ".join(shown(columns[name][i]) for name in names) for i in range(len(made))]
-    at = -np.arange(len(made), dtype=np.float64)
-    panel.hlines(at, columns["conf_low"], columns["conf_high"], color=COLOURS["partial"], linewidth=1.5)
-    panel.plot(columns["estimate"], at, "o", color=COLOURS["partial"], markersize=5)
-    if made.tests:
-        ratios = made._scale is not None and made._scale.ratios
-        panel.axvline(1.0 if ratios else 0.0, color=COLOURS["zero"], linewidth=0.8, linestyle=":")
-    panel.set_yticks(at, labels)
+    count = len(estimate)
+    axes, own = _panels(_pyplot(), ax, 1, 1, (6.4, 1.2 + 0.32 * max(count, 3)))
+    panel = axes[0]
+    names = [name for name in labels if name != "variable"]
+    texts = [", ".join(shown(labels[name][i]) for name in names) for i in range(count)]
+    at = -np.arange(count, dtype=np.float64)
+    panel.hlines(at, *limits, color=COLOURS["partial"], linewidth=1.5)
+    panel.plot(estimate, at, "o", color=COLOURS["partial"], markersize=5)
+    if line is not None:
+        panel.axvline(line, color=COLOURS["zero"], linewidth=0.8, linestyle=":")
+    panel.set_yticks(at, texts)
     panel.set_ylim(at[-1] - 0.6, 0.6)
-    panel.set_xlabel(f"estimate, {100 * made.asked.level:g} % interval")
+    panel.set_xlabel(f"estimate, {100 * level:g} % interval")
     if own:
-        panel.set_title(made.title, **TITLE)
+        panel.set_title(title, **TITLE)
     return panel

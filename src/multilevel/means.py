@@ -95,11 +95,7 @@ class Estimates:
 
     def groups(self) -> list[NDArray[np.int64]]:
         """Positions of the estimates of each combination of `by`, in order."""
-        found: dict[tuple[str, ...], list[int]] = {}
-        for i in range(len(self)):
-            key = tuple(label_text(self.averages.labels[name][i]) for name in self.by)
-            found.setdefault(key, []).append(i)
-        return [np.array(one, dtype=np.int64) for one in found.values()]
+        return groups_of(self.averages, self.by)
 
     @cached_property
     def _numbers(self) -> dict[str, Array]:
@@ -196,8 +192,7 @@ class Means(Estimates):
 
     def names(self) -> list[str]:
         """Labels of the means, without the columns of `by`."""
-        columns = [v for name, v in self.averages.labels.items() if name not in self.by and name != "variable"]
-        return [" ".join(shown(one[i]) for one in columns) for i in range(len(self))]
+        return names_of(self.averages, self.by)
 
     def contrasts(
         self,
@@ -233,35 +228,16 @@ class Means(Estimates):
         Contrasts
             With a logarithm as response and transform="response", ratios.
         """
-        within = self.by if by is None else tuple(_listed(by, "by"))
-        labels = self.averages.labels
-        for name in within:
-            if name not in labels or name == "variable":
-                hint = nearest(name, labels) or f"they have {listing(n for n in labels if n != 'variable')}"
-                raise OptionError(f"by names {name!r}, which is no column of these means; {hint}")
-        means = replace(self, by=within)
-        names, groups = means.names(), means.groups()
-        if min(len(index) for index in groups) < 2:
-            which = f" in each combination of {listing(within)}" if within else ""
-            raise OptionError(f"there is a single mean{which}, so there is nothing to compare; name more factors")
         ratios = self._scale is not None and self._scale.logarithm
-        made = [(index, *contrast_weights(method, [names[i] for i in index], ref, ratios)) for index in groups]
+        within = self.by if by is None else tuple(_listed(by, "by"))
+        averages, weights = compared(self.averages, within, method, ref, ratios)
         asked = replace(self.asked, adjust=adjust if adjust is not None else default_adjust(method))
         asked = asked if level is None else replace(asked, level=level)
         if asked.adjust == "tukey" and method not in ("pairwise", "revpairwise"):
             raise OptionError("adjust='tukey' is for all pairwise comparisons only; for these use 'sidak' or 'mvt'")
-        weights = [w for _, _, w in made]
-        averages = Averages(
-            {
-                "contrast": objects([name for _, one, _ in made for name in one]),
-                **{name: np.concatenate([np.repeat(labels[name][i[:1]], len(w)) for i, _, w in made]) for name in within},
-            },
-            np.concatenate([_combined(w, self.averages.rows[i]) for i, _, w in made]),
-            np.concatenate([_combined(w, self.averages.offset[i]) for i, _, w in made]),
-        )
         title = f"Contrasts of {'slopes' if self.slope else 'means'} of{self.title.partition(' of')[2]}"
         pairs = method in ("pairwise", "revpairwise")
-        out = Contrasts(self.fit, averages, within, asked, title, self.notes, tuple(weights), pairs)
+        out = Contrasts(self.fit, averages, within, asked, title, self.notes, weights, pairs)
         out.columns()  # so that what cannot be computed is refused here, not where it is printed
         return out
 
@@ -293,6 +269,52 @@ class Contrasts(Estimates):
         back = super()._scale
         balanced = all(np.allclose(w.sum(axis=1), 0) for w in self.weights)
         return back.ratio() if back is not None and balanced else None
+
+
+def groups_of(averages: Averages, by: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Positions of the averages of each combination of some columns, in order."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for i in range(len(averages.rows)):
+        key = tuple(label_text(averages.labels[name][i]) for name in by)
+        found.setdefault(key, []).append(i)
+    return [np.array(one, dtype=np.int64) for one in found.values()]
+
+
+def names_of(averages: Averages, by: Sequence[str]) -> list[str]:
+    """Labels of the averages, without the columns of `by`."""
+    columns = [v for name, v in averages.labels.items() if name not in by and name != "variable"]
+    return [" ".join(shown(one[i]) for one in columns) for i in range(len(averages.rows))]
+
+
+def compared(
+    averages: Averages, within: tuple[str, ...], method: str | Mapping[str, Any], ref: Any, ratios: bool
+) -> tuple[Averages, tuple[Array, ...]]:
+    """Comparisons of averages within each combination of some columns, and their weights (c, k) there.
+
+    Raises
+    ------
+    OptionError
+        For a column that the averages lack, for a single one with nothing to compare, and as `contrast_weights`.
+    """
+    labels = averages.labels
+    for name in within:
+        if name not in labels or name == "variable":
+            hint = nearest(name, labels) or f"they have {listing(n for n in labels if n != 'variable')}"
+            raise OptionError(f"by names {name!r}, which is no column of these means; {hint}")
+    names, groups = names_of(averages, within), groups_of(averages, within)
+    if min(len(index) for index in groups) < 2:
+        which = f" in each combination of {listing(within)}" if within else ""
+        raise OptionError(f"there is a single mean{which}, so there is nothing to compare; name more factors")
+    made = [(index, *contrast_weights(method, [names[i] for i in index], ref, ratios)) for index in groups]
+    found = Averages(
+        {
+            "contrast": objects([name for _, one, _ in made for name in one]),
+            **{name: np.concatenate([np.repeat(labels[name][i[:1]], len(w)) for i, _, w in made]) for name in within},
+        },
+        np.concatenate([_combined(w, averages.rows[i]) for i, _, w in made]),
+        np.concatenate([_combined(w, averages.offset[i]) for i, _, w in made]),
+    )
+    return found, tuple(w for _, _, w in made)
 
 
 def shown(label: Any) -> str:
@@ -339,15 +361,23 @@ def means(
 ) -> Means:
     """Estimated marginal means; see `Fit.means`."""
     asked = Asked(level, ddf, adjust, transform)
+    averages, within, notes = mean_averages(fit, factors, by, at, weights)
+    if transform is not None:
+        response_scale.back(fit.design.response)
+    title = f"Estimated marginal means of {fit.design.response}"
+    return _computed(Means(fit, averages, within, asked, title, notes))
+
+
+def mean_averages(
+    fit: Fit, factors: Columns, by: Columns, at: Mapping[str, Any] | None, weights: str
+) -> tuple[Averages, tuple[str, ...], tuple[str, ...]]:
+    """Averages over the grid that are means, the columns of `by`, and sentences on what was held and averaged over."""
     _check_weights(weights)
     wanted, within = _listed(factors, "factors"), _listed(by, "by")
     grid = make_grid(fit, at)
     columns = _checked(grid, wanted, within, at, "means")
     averages = average(grid, columns, weights, fit.design.weights)
-    if transform is not None:
-        response_scale.back(fit.design.response)
-    title = f"Estimated marginal means of {fit.design.response}"
-    return _computed(Means(fit, averages, tuple(within), asked, title, _about(grid, columns, weights)))
+    return averages, tuple(within), _about(grid, columns, weights)
 
 
 def slopes(
@@ -363,6 +393,15 @@ def slopes(
 ) -> Means:
     """Slopes along a numeric predictor; see `Fit.slopes`."""
     asked = Asked(level, ddf, adjust)
+    averages, notes = slope_averages(fit, variable, by, at, weights)
+    title = f"Slopes of {fit.design.response} along {variable}"
+    return _computed(Means(fit, averages, (), asked, title, notes, True))
+
+
+def slope_averages(
+    fit: Fit, variable: str, by: Columns, at: Mapping[str, Any] | None, weights: str
+) -> tuple[Averages, tuple[str, ...]]:
+    """Averages over the grid that are slopes along a predictor, and sentences on what was held and averaged over."""
     _check_weights(weights)
     wanted = _listed(by, "by")
     grid = make_grid(fit, at)
@@ -376,9 +415,7 @@ def slopes(
     columns = _checked(grid, wanted, [], at, "slopes")
     found = average(derivative(fit, grid, variable), columns, weights, fit.design.weights)
     labels = {"variable": objects([variable] * len(found.rows)), **found.labels}
-    title = f"Slopes of {fit.design.response} along {variable}"
-    made = Means(fit, replace(found, labels=labels), (), asked, title, _about(grid, columns, weights), True)
-    return _computed(made)
+    return replace(found, labels=labels), _about(grid, columns, weights)
 
 
 def _computed(made: Means) -> Means:

@@ -209,6 +209,7 @@ class Model(BayesVerbs):
             raise OptionError("criterion and gradient at any theta are available for the gaussian family only "
                 "in this version")
         if self._engine is None:
+            self._need_rows()
             special = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
             self._engine = (
                 structured.StructuredEngine(self._design, self._residual, threads)
@@ -299,9 +300,9 @@ class Model(BayesVerbs):
         return fit
 
     def _need_rows(self) -> None:
-        """Refuse to search over structures whose rows a file did not keep."""
+        """Refuse what needs rows that a file did not keep: all but unstructured Gaussian models with cross-products."""
         structured = self._residual is not None or not all(t.structure in FREE for t in self._design.terms)
-        if self._design.y is None and (structured or self._distribution is not None):
+        if self._design.y is None and (structured or self._distribution is not None or self._engine is None):
             raise DataError("this model was saved without its data, which fitting it needs; save it with "
                 "save(path, data=True)")
 

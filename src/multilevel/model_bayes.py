@@ -43,6 +43,8 @@ class BayesVerbs:
         method : {"auto", "independent", "nuts"}
             How the variances and correlations are drawn: by importance sampling where its check (Pareto's k) is passed and
             by the no-U-turn sampler where not; or one of them. Coefficients and group effects are drawn exactly given them.
+            The parameters of structured residuals are among the former, and take longer; where a variance depends on the
+            fitted values, those of the REML fit are taken as known.
         target : float
             Acceptance NUTS aims at; nearer to one for posteriors that are hard to follow.
         threads : int, optional
@@ -62,7 +64,7 @@ class BayesVerbs:
         Raises
         ------
         OptionError
-            For priors on parameters the model lacks or that they cannot have, with what exists; for structured residuals.
+            For priors on parameters the model lacks or that they cannot have, with what exists.
         """
         from .sample import posterior
 
@@ -75,7 +77,26 @@ class BayesVerbs:
         return summary(cast("Model", self))
 
     def prior_predictive(self, n: int = 100, seed: int | None = None) -> Any:
-        """Responses drawn from the priors alone, for the rows of the data: sim_1 ... sim_n."""
+        """Responses drawn from the priors alone, for the rows of the data.
+
+        Parameters
+        ----------
+        n : int
+            Simulated data sets, each from a draw of its own of all parameters and group effects.
+        seed : int, optional
+
+        Returns
+        -------
+        frame
+            sim_1 ... sim_n, with a row for each of the data: NaN where one was left out. Successes, of counts of them;
+            numbers of categories from zero, of an ordinal response. Where the link lets a mean be negative that cannot be,
+            draws with such a row are left out, as in the posterior.
+
+        Raises
+        ------
+        OptionError
+            For flat priors, from which nothing can be drawn; for variances that depend on the fitted values.
+        """
         from .prior_draws import prior_predictive
 
         return prior_predictive(cast("Model", self), n, seed)

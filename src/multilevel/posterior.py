@@ -194,7 +194,9 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
 
     def prior_summary(self) -> Any:
         """Priors of all parameters: parameter, prior, source ("user" or "default")."""
-        return self._model.prior_summary()
+        from .prior_table import summary_of
+
+        return summary_of(self._entries, self.design.kind)
 
     def summary(self, level: float = 0.95) -> str:
         """The printed posterior, as text."""
@@ -227,7 +229,7 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
     @property
     def plot(self) -> PosteriorPlots:
         """Plots: ``posterior.plot.trace()``, ``.forest()``, ``.groups()``, ``.predictive()``, ``.prior()``, ``.pair()``,
-        ``.caterpillar()``, ``.effects()``.
+        ``.caterpillar()``, ``.effects()``, ``.check()``, ``.residuals()``, ``.shrinkage()``.
         """
         from .posterior_plots import PosteriorPlots
 
@@ -262,8 +264,9 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         -------
         frame
             prediction (posterior mean) and, with an interval, est_error, ci_low, ci_high; as many rows as given, NaN where
-            a row misses a value. Of an ordinal response a column for each category (with an interval also ``_low`` and
-            ``_high``).
+            a row misses a value. Proportions, of counts of successes; their prediction intervals are of the rows' trials
+            (one where new rows do not say). Of an ordinal response a column for each category, with a confidence interval
+            also ``_low`` and ``_high``, with a prediction interval ci_low and ci_high, the ends of the central categories.
         """
         from .posterior_predict import predict
 
@@ -285,14 +288,9 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
 
     def fitted(self) -> Array:
         """(n_input,) posterior means of the expected responses; NaN where a row was left out."""
+        if self._model.family == "ordinal":
+            raise OptionError("categories have no expectation, for they are no numbers; predict() gives their probabilities")
         return np.asarray(self.predict()["prediction"], dtype=np.float64)
-
-    def residuals(self) -> Array:
-        """(n_input,) responses less `fitted`."""
-        d = self.rows_of_data()
-        out = np.full(d.n_input, np.nan)
-        out[d.rows] = d.y
-        return np.asarray(out - self.fitted())
 
     # -- comparison and hypotheses ---------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from .parameter_plots import ParameterPlots, figure_legend, figure_title
 from .plot_notes import group_notes
 from .plot_panels import MAX_LABELS, MAX_POINTS, NOTE, short, wrap
 from .plots import TITLE, _columns, _figure, _panels, _pyplot, _squeeze
+from .posterior_check_plots import CheckPlots
 from .sample import check_count
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MAX_RIDGES = 30  # levels up to which densities are drawn, intervals beyond
 INNER = 0.5  # coverage of thick bars
 
 
-class PosteriorPlots(ParameterPlots):
+class PosteriorPlots(ParameterPlots, CheckPlots):
     """Plots of a posterior, as ``posterior.plot.groups()``; needs matplotlib (``pip install multilevel[plots]``).
 
     Every method takes `ax`: the Axes to draw on, or as many as there are panels; by default a new figure is made. It
@@ -43,7 +44,8 @@ class PosteriorPlots(ParameterPlots):
 
     def __repr__(self) -> str:
         return (
-            "PosteriorPlots: trace(), forest(), groups(), predictive(), prior(), pair(), caterpillar(), effects()"
+            "PosteriorPlots: trace(), forest(), groups(), predictive(), prior(), pair(), caterpillar(), effects(), check(), "
+            "residuals(), shrinkage()"
         )
 
     # -- groups -----------------------------------------------------------------------------------------------

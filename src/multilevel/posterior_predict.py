@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import predict as linear
 from .errors import DataError, OptionError
 from .frame import like
+from .structured_draws import RowSds, log_density_given_others, structure_draws
 
 if TYPE_CHECKING:
     from .design_recipe import NewTerm
@@ -76,11 +77,20 @@ def predict(
             found = _responses(posterior, rows, part, eta, new, interval, probabilities, rng)
         for name, values in found.items():
             columns.setdefault(name, []).append(values)
-    made = {name: rows.spread(np.concatenate(parts)) for name, parts in columns.items()}
+    made = {name: _spread(rows, np.concatenate(parts)) for name, parts in columns.items()}
     out = like(rows.kind, made)
     source = posterior.model.data if new is None else new
     if rows.kind == "pandas" and len(getattr(source, "index", ())) == len(out):
         out.index = source.index
+    return out
+
+
+def _spread(rows: linear._Rows, values: NDArray[Any]) -> NDArray[Any]:
+    """Values of the complete rows among all rows asked for; categories are None elsewhere, numbers NaN."""
+    if values.dtype != object:
+        return rows.spread(values)
+    out = np.full(rows.n, None, dtype=object)
+    out[rows.at] = values
     return out
 
 
@@ -99,7 +109,8 @@ def _on_line(
     if interval is None:
         return out
     if interval == "prediction":
-        eta = eta + sigma_of(posterior)[:, None] * residual_sd(rows)[part] * rng.standard_normal(eta.shape)
+        sd = RowSds(posterior, rows).at(part, eta)
+        eta = eta + sigma_of(posterior)[:, None] * sd * rng.standard_normal(eta.shape)
     low, high = np.quantile(eta, probabilities, axis=0)
     return out | {"est_error": eta.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
 
@@ -115,15 +126,11 @@ def _responses(
     rng: np.random.Generator,
 ) -> dict[str, Array]:
     """Columns of a response that is not Gaussian."""
-    from .families import TRIALS
+    from .generalised_rows import trials_of
     from .posterior_response import RowParameters, columns_of
 
-    family = posterior.model.distribution
-    assert family is not None
-    trials = None
-    if family.name in TRIALS:  # one trial for new rows
-        m = posterior.design.trials if new is None else None
-        trials = np.ones(len(rows.X))[part] if m is None else m[part]
+    trials = trials_of(posterior, new, rows) if interval == "prediction" else None
+    trials = None if trials is None else trials[part]
     parameters = RowParameters(posterior, rows, new)
     return columns_of(posterior, eta, part, parameters, interval, probabilities, trials, rng)
 
@@ -227,50 +234,62 @@ def sigma_of(posterior: Posterior) -> Array:
     return flat(found)
 
 
-def residual_sd(rows: linear._Rows) -> Array:
-    """(m,) residual sd relative to sigma: that of the weights for the rows fitted, one for new ones."""
-    if rows.weights is None:
-        return np.ones(len(rows.X))
-    return np.asarray(1 / np.sqrt(rows.weights))
-
-
 def simulate(posterior: Posterior, n: int, groups: Any, rng: np.random.Generator) -> Array:
-    """(n, rows used) responses, each from a posterior draw of its own; groups not kept get new effects."""
-    if posterior.model.distribution is not None:
-        from .posterior_response import simulated
+    """(n, rows used) responses, each from a posterior draw of its own; groups not kept get new effects.
 
-        if groups != "all":
-            raise OptionError("simulate() of this family keeps the groups' effects in this version; leave groups out")
-        return simulated(posterior, n, rng)
-    d = posterior.rows_of_data()
+    Successes, of counts of them; numbers of categories from zero, of an ordinal response.
+    """
+    d, family = posterior.rows_of_data(), posterior.model.distribution
     kept = linear.group_names(posterior, groups)  # type: ignore[arg-type]
     total = posterior.draws_kept.chains * posterior.draws_kept.draws
     chosen = rng.choice(total, n, replace=n > total)
-    y = flat(posterior.draws_kept.beta)[chosen] @ d.X.T
+    eta = _predictors_of(posterior, chosen, kept, rng)
+    if family is not None:
+        from .row_draws import drawn_responses, further
+
+        return drawn_responses(d, family, eta, further(posterior)[chosen], rng)
+    from .residuals import structured_noise
+
+    structure = structure_draws(posterior)[chosen]
+    noise = structured_noise(posterior.model.residual, structure, d.weights, rng.standard_normal(eta.shape))
+    return np.asarray(eta + sigma_of(posterior)[chosen, None] * noise)
+
+
+def _predictors_of(
+    posterior: Posterior, chosen: NDArray[np.intp], kept: Sequence[str], rng: np.random.Generator
+) -> Array:
+    """(n, rows used) linear predictors of some draws, groups not kept with new effects from the population of the draw."""
+    from .relatives import standard_effects
+
+    d = posterior.rows_of_data()
+    eta: Array = flat(posterior.draws_kept.beta)[chosen] @ d.X.T
     if d.offset is not None:
-        y += d.offset
+        eta += d.offset
     for t, term in enumerate(d.terms):
-        z = np.ones((len(d.y), 1)) if term.Z is None else term.Z
         if term.group in kept:
-            b = flat(posterior.draws_kept.b[t])[chosen]
+            b = flat(posterior.group_effects(t))[chosen]
         else:
-            roots = _roots(posterior, t)[chosen]
-            b = _population(roots, len(term.levels), rng)
-        for i in range(z.shape[1]):
-            y += b[:, term.codes, i] * z[:, i]
-    sd = np.ones(len(d.y)) if d.weights is None else 1 / np.sqrt(d.weights)
-    return np.asarray(y + sigma_of(posterior)[chosen, None] * sd * rng.standard_normal(y.shape))
+            z = standard_effects(d.known.get(term.group), len(term.levels), len(term.names), len(chosen), rng)
+            b = np.einsum("sij,slj->sli", _roots(posterior, t)[chosen], z)
+        columns = np.ones((len(d.y), 1)) if term.Z is None else term.Z
+        for i in range(columns.shape[1]):
+            eta += b[:, term.codes, i] * columns[:, i]
+    return eta
 
 
 def log_likelihood(posterior: Posterior) -> Array:
-    """(chains, draws, rows used) log density of each response given the group effects."""
+    """(chains, draws, rows used) log density of each response given the group effects, and all other rows of its series."""
     d = posterior.rows_of_data()
-    kept = posterior.draws_kept
+    kept, residual = posterior.draws_kept, posterior.model.residual
     rows = rows_to_predict(posterior, None, "all", None, False)
     out = np.empty((kept.chains * kept.draws, len(d.y)))
-    sigma = sigma_of(posterior)[:, None]
-    w = np.ones(len(d.y)) if d.weights is None else d.weights
+    sigma, sds = sigma_of(posterior)[:, None], RowSds(posterior, rows)
+    serial = residual is not None and residual.serial is not None
     for part, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
-        z2 = ((d.y[part] - eta) / sigma) ** 2 * w[part]
-        out[:, part] = -0.5 * z2 - np.log(sigma) + 0.5 * np.log(w[part] / (2 * np.pi))
-    return out.reshape(kept.chains, kept.draws, -1)
+        out[:, part] = (d.y[part] - eta) / sigma
+        if not serial:
+            sd = sds.at(part, eta)
+            out[:, part] = -0.5 * (out[:, part] / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi)
+    if serial:
+        out = log_density_given_others(posterior, out, sds.of)
+    return np.asarray(out - np.log(sigma)).reshape(kept.chains, kept.draws, -1)

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
-from .families import Family
-from .posterior_predict import flat
-from .row_draws import further
+from .families import COUNTS, TRIALS, Family
+from .row_draws import drawn, further
 
 if TYPE_CHECKING:
     from . import predict as linear
@@ -22,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 class RowParameters:
-    """Dispersion and extra zeros of rows, known or new, for every draw.
+    """Dispersion, shape and extra zeros of rows, known or new, for every draw.
 
     Parameters
     ----------
@@ -44,13 +42,14 @@ class RowParameters:
                 made = {w: m[rows.at] for w, m in d.at(new, groups=None, offset=np.zeros(rows.n)).sides.items()}
         self.blocks: list[tuple[int, Array, slice]] = []
         at = 0
-        for what in ["dispersion"] * (family.dispersion is not None) + ["zi"] * (family.zero != "none"):
+        present = (("dispersion", family.dispersion is not None), ("shape", family.shape is not None))
+        for what in [name for name, there in (*present, ("zi", family.zero != "none")) if there]:
             matrix = np.asarray(made.get(what, np.ones((n, 1))), dtype=np.float64)
-            self.blocks.append((1 if what == "zi" else 0, matrix, slice(at, at + matrix.shape[1])))
+            self.blocks.append((int(what != "dispersion"), matrix, slice(at, at + matrix.shape[1])))
             at += matrix.shape[1]
 
     def at(self, part: slice, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """(draws, m) logs of the dispersion and logits of the share of extra zeros, zero where there is none."""
+        """(draws, m) logs of the dispersion, and shape's coefficients or logits of the share of extra zeros; else zero."""
         out = [np.zeros(shape), np.zeros(shape)]
         for slot, matrix, columns in self.blocks:
             out[slot] = self.values[:, columns] @ matrix[part].T
@@ -66,11 +65,12 @@ def columns_of(
     probabilities: tuple[float, float],
     trials: Array | None,
     rng: np.random.Generator,
-) -> dict[str, Array]:
+) -> dict[str, NDArray[Any]]:
     """Columns of some rows from their linear predictors (draws, m).
 
-    Proportions, where the family counts successes; of an ordinal response the probability of each category, with an
-    interval its limits as ``<category>_low`` and ``<category>_high``.
+    Proportions, where the family counts successes; of an ordinal response the probability of each category, with a
+    confidence interval its limits as ``<category>_low`` and ``<category>_high``, with a prediction interval the ends of the
+    central categories that hold a new response.
     """
     family = posterior.model.distribution
     assert family is not None
@@ -78,44 +78,36 @@ def columns_of(
         return _categories(posterior, family, eta, interval, probabilities)
     first, second = parameters.at(part, eta.shape)
     mean = family.expected(eta.ravel(), first.ravel(), second.ravel()).reshape(eta.shape)
-    out = {"prediction": mean.mean(axis=0)}
+    out: dict[str, NDArray[Any]] = {"prediction": mean.mean(axis=0)}
     if interval is None:
         return out
     values = mean
     if interval == "prediction":
-        if family.shape is not None:
-            raise OptionError(
-                f"interval='prediction' is not available for family {family.name!r} with an estimated {family.shape}; "
-                "use interval='confidence', or hold it"
-            )
-        m = None if trials is None else np.broadcast_to(trials, eta.shape).ravel()
-        values = family.draw(rng, eta.ravel(), first.ravel(), second.ravel(), m).reshape(eta.shape)
+        values = drawn(family, rng, eta, first, second, None if trials is None else np.nan_to_num(trials, nan=1.0))
         values = values if trials is None else values / trials
-    low, high = np.quantile(values, probabilities, axis=0)
+    discrete = interval == "prediction" and family.name in (*COUNTS, *TRIALS)  # limits are values that can occur
+    low, high = np.quantile(values, probabilities, axis=0, method="inverted_cdf" if discrete else "linear")
     return out | {"est_error": values.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
 
 
 def _categories(
     posterior: Posterior, family: Family, eta: Array, interval: str | None, probabilities: tuple[float, float]
-) -> dict[str, Array]:
-    if interval == "prediction":
-        raise OptionError("interval='prediction' is not available for ordinal responses; use interval='confidence'")
+) -> dict[str, NDArray[Any]]:
     link = Family("binomial", family.link)
-    below = np.zeros(eta.shape)
-    out: dict[str, Array] = {}
-    cuts = [*further(posterior).T, None]
-    for label, cut in zip(posterior.design.labels, cuts, strict=True):
+    labels, cuts = posterior.design.labels, [*further(posterior).T, None]
+    below, total = np.zeros(eta.shape), np.zeros(eta.shape[1])
+    out: dict[str, NDArray[Any]] = {}
+    ends = np.zeros((2, eta.shape[1]), dtype=np.intp)
+    for label, cut in zip(labels, cuts, strict=True):
         upto = np.ones(eta.shape) if cut is None else link.mean((cut[:, None] - eta).ravel()).reshape(eta.shape)
-        out[label] = (upto - below).mean(axis=0)
-        if interval is not None:
-            out[f"{label}_low"], out[f"{label}_high"] = np.quantile(upto - below, probabilities, axis=0)
-        below = upto
+        share = upto - below
+        out[label] = share.mean(axis=0)
+        if interval == "confidence":
+            out[f"{label}_low"], out[f"{label}_high"] = np.quantile(share, probabilities, axis=0)
+        total, below = total + out[label], upto
+        if cut is not None:  # ends are the first categories that are not exceeded with these probabilities
+            ends += total < np.array(probabilities)[:, None] - 1e-12
+    if interval == "prediction":
+        names = np.array(labels, dtype=object)
+        out |= {"ci_low": names[ends[0]], "ci_high": names[ends[1]]}
     return out
-
-
-def simulated(posterior: Posterior, n: int, rng: np.random.Generator) -> Array:
-    """(n, rows used) responses, each from a draw of its own; groups keep their effects."""
-    from .row_draws import new_responses
-
-    every = flat(new_responses(posterior, rng))
-    return np.asarray(every[rng.choice(len(every), n, replace=n > len(every))])

@@ -148,7 +148,9 @@ def _worst(posterior: Posterior) -> tuple[float, float]:
     r, bulk, tail = chains.r_hat(x), chains.ess_bulk(x), chains.ess_tail(x)
     if np.isnan(r).all():
         return 1.0, float("inf")
-    return float(np.nanmax(r)), float(min(np.nanmin(bulk), np.nanmin(tail)))
+    worth = np.concatenate([bulk, tail])
+    known = worth[np.isfinite(worth)]  # none, of a handful of draws
+    return float(np.nanmax(r)), float(known.min()) if len(known) else float("nan")
 
 
 # -- the printed posterior -------------------------------------------------------------------------------------
@@ -164,14 +166,23 @@ def summary_blocks(posterior: Posterior, level: float = 0.95) -> list[Block]:
         "nuts": "no-U-turn sampler",
     }[kept.method]
     notes = [f"Formula: {' '.join(clean(posterior.formula).split())}"]
+    residual = posterior.model.residual
+    if residual is not None:
+        held = "" if all(s.covariate for s in residual.spreads) else " (fitted values: those of the REML fit)"
+        notes.append(f"Residual: {', '.join(clean(text) for text in residual.texts())}{held}")
     notes.append(f"Draws: {total} in {kept.chains} chains, {how}")
-    out = [Block("Linear mixed model, posterior", notes=tuple(notes))]
+    family = posterior.model.distribution
+    title = "Linear mixed model, posterior"
+    if family is not None:
+        title = "Generalized linear mixed model, posterior"
+        notes.insert(0, f"Family: {family.name} ({family.link})")
+    out = [Block(title, notes=tuple(notes))]
     table = parameters(posterior, level)
-    held = {e.name for e in posterior.entries if type(e.prior).__name__ == "Fixed"}
+    fixed = {e.name for e in posterior.entries if type(e.prior).__name__ == "Fixed"}
     counts = {t.group: len(t.levels) for t in posterior.design.terms}
     sizes = "; ".join(f"{clean(g)}, {n}" for g, n in counts.items())
     observed = f"Number of obs: {posterior.nobs}" + (f", groups:  {sizes}" if sizes else "")
-    labels = [f"{c.name}{' (fixed)' if c.name in held else ''}" for c in kept.coordinates]
+    labels = [f"{c.name}{' (fixed)' if c.name in fixed else ''}" for c in kept.coordinates]
     out.append(_table("Standard deviations and correlations:", labels, table, level, (observed,)))
     if posterior.design.names:
         names = [effect_name(n) for n in posterior.design.names]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import frame
+from . import frame, residual_priors
 from .errors import OptionError, listing, nearest
-from .prior_draws import correlation_roots
+from .prior_draws import correlation_roots, thresholds
 from .priors import Density, Fixed, Flat, Uniform
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ __all__ = ["Parameter", "chosen", "diverging", "parameters", "prior_draws"]
 
 Array = NDArray[np.float64]
 
-TRIES = 200  # blocks of draws of thresholds, in search of ordered ones
-ENOUGH = 500
+ENOUGH = 500  # draws of thresholds that happen to ascend
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Parameter:
     ----------
     name : str
         As the tables show it.
-    kind : {"coefficient", "sd", "cor", "sigma", "further", "effect"}
+    kind : {"coefficient", "sd", "cor", "sigma", "further", "residual", "effect"}
         The last is one group's effect.
     values : (chains, draws) array
     lower, upper : float
@@ -85,6 +84,8 @@ def parameters(posterior: Posterior) -> list[Parameter]:
 
 def _ends(entry: Entry) -> tuple[float, float]:
     prior = entry.prior
+    if entry.kind == "residual":
+        return entry.limits
     if isinstance(prior, Uniform):
         return prior.lower, prior.upper
     return (0.0 if entry.kind in ("sd", "sigma") or prior.positive else -np.inf), np.inf
@@ -187,11 +188,26 @@ def prior_draws(posterior: Posterior, p: Parameter, n: int, rng: np.random.Gener
         i, j = p.effects
         return np.asarray(np.einsum("nk,nk->n", roots[:, i], roots[:, j]))
     assert isinstance(prior, Density)
+    if p.kind == "residual":
+        return residual_priors.draw(entry, rng, n)
+    if p.kind == "sigma" and entry.typical:
+        return _sigma(posterior, entry, n, rng)
     if p.kind in ("sd", "sigma"):
         return prior.draw_positive(rng, n)
     if ordered(posterior, p):
         return _threshold(posterior, entry, n, rng)
     return prior.draw(rng, n)
+
+
+def _sigma(posterior: Posterior, entry: Entry, n: int, rng: np.random.Generator) -> Array | None:
+    """Draws of sigma where its prior is of the sd of a typical row; None where the residual's parameters have flat priors."""
+    own = [e for e in posterior.entries if e.kind == "residual"]
+    if any(isinstance(e.prior, Flat) for e in own):
+        return None
+    assert isinstance(entry.prior, Density)
+    values = np.column_stack([residual_priors.draw(e, rng, n) for e in own])
+    drawn = entry.prior.draw_positive(rng, n)
+    return residual_priors.sigma(entry, drawn, posterior.model.residual, values, posterior.rows_of_data())
 
 
 def ordered(posterior: Posterior, p: Parameter) -> bool:
@@ -201,21 +217,9 @@ def ordered(posterior: Posterior, p: Parameter) -> bool:
 
 
 def _threshold(posterior: Posterior, entry: Entry, n: int, rng: np.random.Generator) -> Array | None:
-    """Draws of one threshold from the priors of all, given that these ascend.
-
-    Equal priors: sorted draws. Others: those draws that happen to ascend; None where too few do.
-    """
+    """Draws of one threshold from the priors of all, given that these ascend; None where too few do, or priors are flat."""
     own = [e for e in posterior.entries if e.kind == "further"]
-    priors = [e.prior for e in own if isinstance(e.prior, Density) and not isinstance(e.prior, Flat)]
-    if len(priors) < len(own):
+    if any(isinstance(e.prior, Flat) for e in own):
         return None
-    if all(prior == priors[0] for prior in priors):
-        values = np.sort(np.column_stack([prior.draw(rng, n) for prior in priors]), axis=1)
-        return np.asarray(values[:, own.index(entry)])
-    found = np.empty(0)
-    for _ in range(TRIES):
-        values = np.column_stack([prior.draw(rng, n) for prior in priors])
-        found = np.r_[found, values[(np.diff(values, axis=1) > 0).all(axis=1), own.index(entry)]]
-        if len(found) >= n:
-            break
-    return found[:n] if len(found) >= ENOUGH else None
+    found = thresholds(own, n, rng)[:, own.index(entry)]
+    return found if len(found) >= min(n, ENOUGH) else None

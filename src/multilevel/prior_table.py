@@ -1,6 +1,7 @@
 """Which prior each parameter of a model has: a user's by name or class, otherwise the default.
 
-Names are those the tables show: a coefficient (``"homework"``), ``"sd(schid, homework)"``, ``"cor(schid)"``, ``"sigma"``.
+Names are those the tables show: a coefficient (``"homework"``), ``"sd(schid, homework)"``, ``"cor(schid)"``, ``"sigma"``;
+those of structured residuals are in `residual_priors`.
 Classes are ``"b"`` (all coefficients but the intercept), ``"sd(schid)"``, ``"sd"``, ``"cor"``. The narrower one wins.
 
 Defaults are weakly informative and scaled by the data (Gaussian models: the sd of the response; others: the scale of the
@@ -12,18 +13,20 @@ default is wide where these are far from zero.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError, listing, nearest
+from . import residual_priors
+from .errors import DataError, OptionError, listing, nearest
 from .priors import LKJ, Fixed, Flat, HalfStudentT, Normal, Prior, Uniform
 
 if TYPE_CHECKING:
     from .design import Design
     from .families import Family
+    from .residuals import Residual
 
 Array = NDArray[np.float64]
 
@@ -42,13 +45,17 @@ class Entry:
     Attributes
     ----------
     name : str
-    kind : {"coefficient", "sd", "cor", "sigma", "further"}
+    kind : {"coefficient", "sd", "cor", "sigma", "further", "residual"}
     prior : Prior
     source : {"user", "default"}
     term : int
         Position of the random term, -1 for others.
     effect : int
-        Position of the effect in its term, or of the coefficient.
+        Position of the effect in its term, of the coefficient, or among the residual's parameters.
+    limits : tuple of float
+        Of a residual's parameter: between what it lies.
+    typical : bool
+        Of sigma: the prior is of the sd of a typical row (`residual_priors.typical`).
     """
 
     name: str
@@ -57,6 +64,12 @@ class Entry:
     source: str
     term: int = -1
     effect: int = -1
+    limits: tuple[float, float] = (-np.inf, np.inf)
+    typical: bool = False
+
+    def text(self) -> str:
+        """The prior as a user would write it."""
+        return self.prior.text() + (residual_priors.TYPICAL if self.typical else "")
 
 
 def prior_table(
@@ -64,8 +77,16 @@ def prior_table(
     family: Family | None,
     given: Mapping[str, Any] | None,
     further: Sequence[tuple[str, float]] = (),
+    residual: Residual | None = None,
 ) -> list[Entry]:
-    """Entries for all parameters; `further` are a family's other coefficients with first guesses of them.
+    """Entries for all parameters.
+
+    Parameters
+    ----------
+    further : sequence of (name, number)
+        A family's other coefficients with first guesses of them.
+    residual : Residual, optional
+        Structure of the residuals of a Gaussian model.
 
     Raises
     ------
@@ -75,6 +96,8 @@ def prior_table(
     """
     given = dict(given or {})
     slots = _slots(design, family) + _further_slots(further)
+    slots += [] if residual is None else residual_priors.slots(residual)
+    limits = [] if residual is None else residual_priors.limits(residual)
     known = {key for slot in slots for key in slot[3]}
     for name in given:
         if name not in known:
@@ -83,7 +106,12 @@ def prior_table(
     for name, kind, position, keys, default in slots:
         chosen = next((given[k] for k in keys if k in given), None)
         entry = Entry(name, kind, default if chosen is None else chosen, "default" if chosen is None else "user", *position)
-        _check(entry, design)
+        if kind == "residual":
+            entry = replace(entry, limits=residual_priors.within(entry.prior, name, limits[entry.effect]))
+        else:
+            _check(entry, design)
+        if kind == "sigma" and chosen is None and residual_priors.typical(residual):
+            entry = replace(entry, typical=True)
         out.append(entry)
     return out
 
@@ -136,14 +164,41 @@ def _further_slots(further: Sequence[tuple[str, float]]) -> list[Slot]:
 
 
 def scale_of_response(design: Design, family: Family | None) -> tuple[float, float]:
-    """Location and sd that defaults are measured in: of the response, or one on the scale of the link."""
-    if family is not None:
+    """Location and sd that defaults are measured in, on the scale of the link.
+
+    Of the response where the link is the identity; an sd of one about the link of the mean where it is a logarithm; for
+    other links of means their slope there times the response's sd; (0, 1) for probabilities and ordinal responses.
+    """
+    link = "identity" if family is None else family.link
+    if link in ("logit", "probit", "cloglog", "cauchit"):
         return 0.0, 1.0
-    y = design.y if design.offset is None else design.y - design.offset
+    y = np.log(design.y) if family is not None and family.name == "lognormal" else design.y
     w = np.ones(len(y)) if design.weights is None else design.weights
+    offset = np.zeros(len(y)) if design.offset is None else design.offset
+    if link == "identity":
+        mean, sd = _moments(y - offset, w, robust=family is not None and family.name == "student")
+        return mean, sd if sd > 0 else 1.0
+    if design.trials is not None:
+        y = y / design.trials
+    mean, sd = _moments(y, w, robust=False)
+    mean = mean if mean > 0 else 1.0
+    if link == "log":
+        exposure = float(np.log(np.average(np.exp(offset - offset.max()), weights=w)) + offset.max())
+        return float(np.log(mean)) - exposure, 1.0
+    powers = {"sqrt": 0.5, "inverse": -1.0, "inverse_square": -2.0}
+    power = powers[link]
+    size = abs(power) * mean ** (power - 1) * (sd if sd > 0 else mean)
+    return mean**power - float(np.average(offset, weights=w)), size
+
+
+def _moments(y: Array, w: Array, robust: bool) -> tuple[float, float]:
+    """Mean and sd; from quartiles where single values may be far out."""
+    if robust:
+        low, middle, high = np.quantile(y, [0.25, 0.5, 0.75])
+        if high > low:
+            return float(middle), float(high - low) / 1.349
     mean = float(np.average(y, weights=w))
-    sd = float(np.sqrt(np.average((y - mean) ** 2, weights=w)))
-    return mean, sd if sd > 0 else 1.0
+    return mean, float(np.sqrt(np.average((y - mean) ** 2, weights=w)))
 
 
 def _effect_scales(z: Array | None, k: int) -> list[float]:
@@ -210,12 +265,26 @@ def further_of(model: Any) -> list[tuple[str, float]]:
 
 def summary(model: Any) -> Any:
     """Frame of all priors; see `Model.prior_summary`."""
+    if model.design.y is None:
+        raise DataError(
+            "this model was saved without its data, which its default priors are scaled by; save it with "
+            "save(path, data=True)"
+        )
+    return summary_of(entries_of(model), model.design.kind)
+
+
+def entries_of(model: Any) -> list[Entry]:
+    """Entries for all parameters of a model."""
+    return prior_table(model.design, model.distribution, model.priors, further_of(model), model.residual)
+
+
+def summary_of(entries: Sequence[Entry], kind: str) -> Any:
+    """Frame of the priors of all parameters, in a library."""
     from .frame import like
 
-    entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
     columns = {
         "parameter": np.array([e.name for e in entries], dtype=object),
-        "prior": np.array([e.prior.text() for e in entries], dtype=object),
+        "prior": np.array([e.text() for e in entries], dtype=object),
         "source": np.array([e.source for e in entries], dtype=object),
     }
-    return like(model.design.kind, columns)
+    return like(kind, columns)

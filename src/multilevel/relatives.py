@@ -127,6 +127,15 @@ class KnownCovariance:
         return np.asarray(spsolve_triangular(lu.L.T.tocsr(), scaled, lower=False, unit_diagonal=True))
 
 
+def standard_effects(
+    known: KnownCovariance | None, levels: int, k: int, n: int, rng: np.random.Generator
+) -> Array:
+    """(n, levels, k) standard effects: columns independent, levels independent too or with the covariance known of them."""
+    if known is None:
+        return rng.standard_normal((n, levels, k))
+    return np.ascontiguousarray(known.draw(rng, n * k).reshape(levels, n, k).swapaxes(0, 1))
+
+
 def read(given: Any, group: str) -> KnownCovariance:
     """What stands in ``covariance={group: given}``: a KnownCovariance, or a labelled square pandas frame."""
     if isinstance(given, KnownCovariance):

@@ -394,5 +394,20 @@ def correlate(whitener: Whitener, noise: Array) -> Array:
     return out
 
 
+def structured_noise(residual: Residual | None, values: Array, weights: Array | None, noise: Array) -> Array:
+    """(r, n) standard noise -> residuals relative to sigma, row i with the parameters ``values[i]`` of the structure."""
+    out = noise if weights is None else noise / np.sqrt(weights)
+    if residual is None:
+        return out
+    out = out.copy()
+    for i, own in enumerate(values):
+        a = residual.coordinates(own)
+        if residual.serial is not None:
+            out[i] = correlate(Residual(residual.serial, ()).at(a[-1:], noise.shape[1]), noise[i])
+            out[i] /= 1.0 if weights is None else np.sqrt(weights)
+        out[i] *= np.exp(residual.log_sd(a, noise.shape[1]))
+    return out
+
+
 def _rows(weight: Array, values: Array) -> Array:
     return np.asarray(weight * values if values.ndim == 1 else weight[:, None] * values)

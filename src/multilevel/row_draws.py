@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError
-from .families import Family
+from .families import Family, shape_values
 from .laplace import coefficients_of
-from .posterior_predict import flat, predictors, residual_sd, rows_to_predict, sigma_of
+from .posterior_predict import flat, predictors, rows_to_predict, sigma_of
 from .posterior_predict import log_likelihood as log_normal
+from .residuals import structured_noise
+from .structured_draws import structure_draws
 
 if TYPE_CHECKING:
+    from .design import Design
     from .posterior import Posterior
 
-__all__ = ["log_likelihood", "new_responses"]
+__all__ = ["drawn", "drawn_responses", "log_likelihood", "new_responses"]
 
 Array = NDArray[np.float64]
 
@@ -38,6 +41,8 @@ class _Part:
 
 def log_likelihood(posterior: Posterior) -> Array:
     """(chains, draws, rows used) log density of each response given the group effects, times the row's weight.
+
+    Where residuals are serially correlated, given all other rows of its series too.
 
     Raises
     ------
@@ -75,19 +80,56 @@ def new_responses(posterior: Posterior, rng: np.random.Generator) -> Array:
     out = np.empty((kept.chains * kept.draws, len(d.y)))
     if family is None:
         rows = rows_to_predict(posterior, None, _kept_groups(posterior), None, True)
-        sd = residual_sd(rows)
+        sigma, sd = sigma_of(posterior)[:, None], np.ones(len(d.y)) if d.weights is None else 1 / np.sqrt(d.weights)
+        structure = posterior.model.residual
         for piece, eta in predictors(posterior, rows, False, rng):
-            out[:, piece] = eta + sigma_of(posterior)[:, None] * sd[piece] * rng.standard_normal(eta.shape)
+            out[:, piece] = eta if structure is not None else eta + sigma * sd[piece] * rng.standard_normal(eta.shape)
+        if structure is not None:
+            noise = rng.standard_normal(out.shape)
+            out += sigma * structured_noise(structure, structure_draws(posterior), d.weights, noise)
         return out.reshape(kept.chains, kept.draws, -1)
     for part in _parts(posterior):
-        shape = part.eta.shape
         if family.name == "ordinal":
-            out[part.draws, part.rows] = _categories(posterior, part, rng)
+            out[part.draws, part.rows] = categories(family, part.eta, further(posterior)[part.draws], rng)
             continue
-        trials = None if d.trials is None else np.broadcast_to(d.trials[part.rows], shape).ravel()
-        drawn = family.draw(rng, part.eta.ravel(), part.first.ravel(), part.second.ravel(), trials)
-        out[part.draws, part.rows] = drawn.reshape(shape)
+        trials = None if d.trials is None else d.trials[part.rows]
+        out[part.draws, part.rows] = drawn(family, rng, part.eta, part.first, part.second, trials)
     return out.reshape(kept.chains, kept.draws, -1)
+
+
+def drawn_responses(d: Design, family: Family, eta: Array, values: Array, rng: np.random.Generator) -> Array:
+    """(draws, rows used) responses from linear predictors and the family's further coefficients (draws, m)."""
+    if family.name == "ordinal":
+        return categories(family, eta, values, rng)
+    own = [values @ design.T for design in row_designs(d, family)]
+    own += [np.zeros(eta.shape)] * (2 - len(own))
+    return drawn(family, rng, eta, own[0], own[1], d.trials)
+
+
+def drawn(
+    family: Family, rng: np.random.Generator, eta: Array, first: Array, second: Array, trials: Array | None
+) -> Array:
+    """(draws, m) random responses; rows' parameters (draws, m), an estimated shape among them, and trials (m,)."""
+    m = None if trials is None else np.broadcast_to(trials, eta.shape).ravel()
+    number = None if family.shape is None else shape_values(family.shape, second.ravel())
+    return family.draw(rng, eta.ravel(), first.ravel(), second.ravel(), m, number).reshape(eta.shape)
+
+
+def categories(family: Family, eta: Array, thresholds: Array, rng: np.random.Generator) -> Array:
+    """(draws, m) numbers of categories from zero, with thresholds (draws, categories - 1)."""
+    link = Family("binomial", family.link)
+    u = rng.random(eta.shape)
+    out = np.zeros(eta.shape)
+    for column in thresholds.T:
+        out += u > link.mean(column[:, None] - eta)
+    return out
+
+
+def row_designs(d: Design, family: Family) -> list[Any]:
+    """Per further parameter of a row the (n, m) design by the user's coefficients."""
+    c = coefficients_of(d, family)
+    back = np.linalg.inv(c.basis)
+    return [design @ back for design in c.designs]
 
 
 def further(posterior: Posterior) -> Array:
@@ -101,9 +143,7 @@ def _parts(posterior: Posterior) -> Iterator[_Part]:
     """All rows under all draws, piece by piece, with their linear predictors and further parameters."""
     d, family = posterior.rows_of_data(), posterior.model.distribution
     assert family is not None
-    c = coefficients_of(d, family)
-    back = np.linalg.inv(c.basis)
-    designs: list[Any] = [design @ back for design in c.designs]  # by the user's coefficients
+    designs = row_designs(d, family)
     values = further(posterior)
     rows = rows_to_predict(posterior, None, _kept_groups(posterior), None, False)
     for piece, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
@@ -119,15 +159,3 @@ def _kept_groups(posterior: Posterior) -> str:
     if posterior.design.terms and not posterior.draws_kept.b:
         raise OptionError("this needs the group effects, which were not kept (keep='parameters'); sample with keep='all'")
     return "all"
-
-
-def _categories(posterior: Posterior, part: _Part, rng: np.random.Generator) -> Array:
-    family = posterior.model.distribution
-    assert family is not None
-    link = Family("binomial", family.link)
-    thresholds = further(posterior)[part.draws]
-    u = rng.random(part.eta.shape)
-    out = np.zeros(part.eta.shape)
-    for column in thresholds.T:
-        out += u > link.mean(column[:, None] - part.eta)
-    return out

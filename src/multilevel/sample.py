@@ -18,23 +18,26 @@ from . import independent, sample_joint
 from .draws import Draws
 from .errors import ConvergenceWarning, DataError, MultilevelError, OptionError, users_level
 from .marginal import Marginal
+from .marginal_residual import StructuredMarginal
 from .posterior_mode import Mode, find_mode
-from .prior_table import prior_table
+from .prior_table import entries_of
 from .progress import Progress
 from .sampler import GROUP_MEMORY, chains_of, seeds, watched
 
 if TYPE_CHECKING:
     from .model import Model
     from .posterior import Posterior
+    from .prior_table import Entry
 
 Array = NDArray[np.float64]
 
 LARGEST_INDEPENDENT = 10  # coordinates beyond which importance sampling is not tried
+LARGEST_SLOW = 16  # the same where NUTS is slow
 WARMUP = 300  # steps that adapt NUTS: it starts at the mode in coordinates made round there
 GOOD_K = 0.5  # Pareto's k up to which independent draws are used
 GOOD_SHARE = 0.15  # and the effective share of proposals from which
 COSTLY = 1e7  # operations of one evaluation from which there are
-FEW = 1600  # proposals in all; draws of coefficients and group effects then share those of the variances
+FEW = 1000  # proposals in all; draws of coefficients and group effects then share those of the variances
 
 
 def check_count(name: str, value: Any, least: int) -> int:
@@ -77,13 +80,13 @@ def posterior(
     check_options(chains, draws, warmup, target, method, keep, thin)
     if model.design.y is None:
         raise DataError("this model was saved without its data, which sampling it needs; save it with save(path, data=True)")
+    if model.residual is not None and model.residual.iterated:
+        model = _settled(model)
     count = default_threads() if threads is None else check_count("threads", threads, 1)
     warmup = WARMUP if warmup is None else int(warmup)
     if model.distribution is not None:
-        if method == "independent":
-            raise OptionError("method='independent' is for gaussian models; leave method out, or give 'nuts'")
         made, entries = sample_joint.run(
-            model, chains, draws, warmup, seed, float(target), count, keep, thin, progress
+            model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress
         )
     else:
         made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
@@ -92,6 +95,12 @@ def posterior(
     if not good:
         warnings.warn(sentence, ConvergenceWarning, stacklevel=users_level())
     return found
+
+
+def _settled(model: Model) -> Model:
+    """A model whose variance depends on the fitted values, with those of its REML fit under it."""
+    fit = model.fit(threads=1)
+    return fit.model
 
 
 def run(
@@ -109,9 +118,8 @@ def run(
 ) -> tuple[Draws, list[Any]]:
     """Draw the posterior of a Gaussian model; also its prior table."""
     started = time.perf_counter()
-    entries = prior_table(model.design, None, model.priors)
-    engine = _engine(model)
-    target_density = Marginal(engine, model.design, entries)
+    entries = entries_of(model)
+    target_density = _density(model, entries)
     core_seed, rng = seeds(seed)
     with Progress(chains * draws, "sampling", progress) as bar:
         x, facts, stats, name = _coordinates(
@@ -124,14 +132,13 @@ def run(
     return Draws(target_density.coordinates, *made, name, stats, facts), entries
 
 
-def _engine(model: Model) -> Any:
+def _density(model: Model, entries: list[Entry]) -> Marginal:
     from .reml import Engine
+    from .structured import StructuredEngine
 
     if model.residual is not None:
-        raise OptionError(
-            "sample() takes independent residuals in this version: leave correlation= and variance= out, or use fit()"
-        )
-    return Engine(model.design, 1)
+        return StructuredMarginal(StructuredEngine(model.design, model.residual, 1), model.design, entries)
+    return Marginal(Engine(model.design, 1), model.design, entries)
 
 
 def _coordinates(
@@ -153,7 +160,8 @@ def _coordinates(
         return np.empty((chains, draws, 0)), {}, {}, "exact"
     mode = find_mode(lambda x: core.log_posterior(np.ascontiguousarray(x), True), start_of(density, model))
     facts: dict[str, Any] = {"mode_gradients": mode.gradients}
-    if method == "independent" or (method == "auto" and density.size <= LARGEST_INDEPENDENT):
+    largest = LARGEST_SLOW if density.slow else LARGEST_INDEPENDENT
+    if method == "independent" or (method == "auto" and density.size <= largest):
         found, good = _by_importance(density, mode, chains, draws, threads, rng, bar)
         facts |= {
             "pareto_k": found.pareto_k,
@@ -170,19 +178,20 @@ def _coordinates(
 def _by_importance(
     density: Marginal, mode: Mode, chains: int, draws: int, threads: int, rng: np.random.Generator, bar: Progress
 ) -> tuple[independent.Sample, bool]:
-    """Draws by importance sampling, once more with four times the proposals where the check fails; whether it is passed."""
+    """Draws by importance sampling, and whether its check is passed.
+
+    Where it is not, again with proposals from what the last round found.
+    """
     core = density.core
-    costly = density.engine.blocks.core.flops > COSTLY
-    each = -(-FEW // chains) if costly else independent.proposals(chains, draws)
-    for times in (1,) if costly else (1, 4):
-        count = times * each
-        values = watched(
-            core, bar, times * each / draws, lambda x: core.log_posteriors(np.ascontiguousarray(x), threads)
-        )
-        found = independent.draw(values, mode, chains, draws, count, rng)
+    count = -(-FEW // chains) if density.costly(COSTLY) else independent.proposals(chains, draws)
+    found = None
+    for _ in range(independent.ROUNDS if density.costly(COSTLY) else independent.MORE_ROUNDS):
+        values = watched(core, bar, count / draws, lambda x: core.log_posteriors(np.ascontiguousarray(x), threads))
+        found = independent.draw(values, mode, chains, draws, count, rng, before=found)
         good = found.pareto_k < GOOD_K and found.effective >= GOOD_SHARE * chains * min(draws, count)
         if good:
             break
+    assert found is not None
     return found, good
 
 
@@ -215,7 +224,7 @@ def start_of(density: Marginal, model: Model) -> Array:
     sds = [np.full(len(t.names), 0.3 * total) for t in d.terms]
     correlations = [np.eye(len(t.names)) for t in d.terms]
     sigma, beta = total, c.x_basis @ c.shift if c.p else np.empty(0)
-    if all(t.structure in ("us", "diag") for t in d.terms):
+    if model.residual is not None or all(t.structure in ("us", "diag") for t in d.terms):
         try:
             found = density.engine.fit(c.n > c.p)
         except MultilevelError:
@@ -229,6 +238,8 @@ def start_of(density: Marginal, model: Model) -> Array:
             r = v / np.outer(scale, scale)
             np.fill_diagonal(r, 1.0)
             correlations[t] = np.clip(r, -1.0, 1.0)
+        if isinstance(density, StructuredMarginal):
+            return density.start(sds, correlations, sigma, beta, found.residual)
     return density.start(sds, correlations, sigma, beta)
 
 
@@ -253,17 +264,20 @@ def _complete(
             f"{len(flat)} draws of {effects} group effects take {8.0 * effects * len(flat) / 1e9:.1f} GB; keep fewer with "
             "thin=, or none with keep='parameters'"
         )
+    # repeated points next to each other share one factorisation
+    order = np.lexsort(flat.T) if density.size else np.arange(len(flat))
+    back = np.argsort(order)
     beta, b = [], []
     step = len(flat) if keep == "all" else max(1, int(GROUP_MEMORY / 8 / max(effects, 1) / 4))
     for at in range(0, len(flat), step):
-        part = flat[at : at + step]
+        part = np.ascontiguousarray(flat[order[at : at + step]])
         drawn = density.core.draw(part, seed + 1 + at, threads)
         one, effects_drawn = density.effects(drawn)
         beta.append(one)
         if keep == "all":
-            b = [np.ascontiguousarray(v.reshape(*shape, *v.shape[1:])) for v in effects_drawn]
+            b = [v[back].reshape(*shape, *v.shape[1:]) for v in effects_drawn]
     return (
         np.ascontiguousarray(scalars[:, :count].reshape(*shape, count)),
-        np.concatenate(beta).reshape(*shape, -1),
+        np.concatenate(beta)[back].reshape(*shape, -1),
         b,
     )

@@ -1,4 +1,4 @@
-"""Draws of generalised models: parameters and group effects together, by NUTS in whitened coordinates."""
+"""Draws of generalised models: independent ones by importance sampling where its check is passed, else by NUTS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import joint_independent
 from .draws import Draws
 from .errors import OptionError
 from .joint import JointTarget
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .model import Model
 
 Array = NDArray[np.float64]
+# parameters, engine's effects, statistics, facts, method
+Found = tuple[Array, Array | None, dict[str, Array], dict[str, Any], str]
 
 
 def run(
@@ -28,6 +31,7 @@ def run(
     draws: int,
     warmup: int,
     seed: Any,
+    method: str,
     target: float,
     threads: int,
     keep: str,
@@ -36,44 +40,95 @@ def run(
 ) -> tuple[Draws, list[Any]]:
     """Draw the posterior of a generalised model; also its prior table."""
     started = time.perf_counter()
-    if model.design.known:
-        raise OptionError(
-            "sample() of a generalised model takes independent levels in this version: leave covariance= out, or use fit()"
-        )
     entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
     joint = JointTarget(model.laplace(threads), entries)
     core_seed, rng = seeds(seed)
+    check_memory(int(joint.core.size) - joint.parameters, chains * (draws // thin), keep)
     with Progress(chains * draws, "sampling", progress) as bar:
-        shape_found = joint.shape()
-        mode, middle = shape_found.mode, shape_found.middle
-        core, d = joint.core, joint.parameters
-        kept = draws // thin
-        if keep == "all" and 8.0 * len(middle) * chains * kept > GROUP_MEMORY:
-            raise OptionError(
-                f"{chains * kept} draws of {len(middle)} group effects take {8e-9 * len(middle) * chains * kept:.1f} GB; "
-                "keep fewer with thin=, or none with keep='parameters'"
-            )
-        starts = np.ascontiguousarray(rng.uniform(-0.5, 0.5, (chains, int(core.size))))
-        work = watched(
-            core, bar, (warmup + draws) / draws,
-            lambda s: core.nuts(
-                s, mode.x, middle, mode.root, shape_found.derivative, shape_found.paths, warmup, draws, 10, target, True,
-                core_seed, threads,
-            ),
-        )  # fmt: skip
-        x, stats, facts = chains_of(work(starts), draws, target)
-    x = x[:, ::thin]
-    stats = {name: v[:, ::thin] for name, v in stats.items()}
-    shape = x.shape[:2]
-    flat = np.ascontiguousarray(x.reshape(-1, x.shape[2]))
-    values = core.constrained(np.ascontiguousarray(flat[:, :d])).reshape(*shape, -1)
+        found = None
+        if method != "nuts":
+            found = _independent(joint, chains, draws, threads, core_seed, rng, keep, thin, method, bar)
+        if found is None:
+            found = _nuts(joint, chains, draws, warmup, target, threads, core_seed, rng, keep, thin, bar)
+    phi, b, stats, facts, name = found
+    shape = phi.shape[:2]
+    rows = np.ascontiguousarray(phi.reshape(shape[0] * shape[1], joint.parameters))
+    values = joint.core.constrained(rows).reshape(*shape, -1)
     m, p = len(joint.coordinates), len(model.design.names)
     further = [Coordinate(e.name, "further", -1, (e.effect,)) for e in entries if e.kind == "further"]
     scalars = np.concatenate([values[..., :m], values[..., m + p :]], axis=2)
-    b = [v.reshape(*shape, *v.shape[1:]) for v in joint.effects(core.effects(flat))] if keep == "all" else []
+    effects = [v.reshape(*shape, *v.shape[1:]) for v in joint.effects(b)] if b is not None else []
     facts |= {
-        "seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup, "centred": list(joint.centred),
-        "mode_gradients": mode.gradients,
+        "seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup, "mode_gradients": joint.mode.gradients,
     }  # fmt: skip
-    made = Draws([*joint.coordinates, *further], scalars, values[..., m : m + p], b, "nuts", stats, facts)
+    made = Draws([*joint.coordinates, *further], scalars, values[..., m : m + p], effects, name, stats, facts)
     return made, entries
+
+
+def check_memory(effects: int, draws: int, keep: str) -> None:
+    """Refuse more group effects than fit."""
+    if keep == "all" and 8.0 * effects * draws > GROUP_MEMORY:
+        raise OptionError(
+            f"{draws} draws of {effects} group effects take {8e-9 * effects * draws:.1f} GB; keep fewer with thin=, or none "
+            "with keep='parameters'"
+        )
+
+
+def _independent(
+    joint: JointTarget,
+    chains: int,
+    draws: int,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    keep: str,
+    thin: int,
+    method: str,
+    bar: Progress,
+) -> Found | None:
+    """Importance sampling; None where it does not suit, or fails its check and another method may be taken."""
+    found = joint_independent.sample(joint, chains, draws, threads, seed, rng, keep == "all", bar)
+    if found is None:
+        if method == "independent":
+            raise OptionError(
+                "method='independent' does not suit this model: it has too many parameters, rows or effects; leave it out"
+            )
+        return None
+    made, estimates, good = found
+    if not good and method != "independent":
+        return None
+    b = estimates.effects(made, thin) if keep == "all" else None
+    facts = {
+        "pareto_k": made.pareto_k, "effective": made.effective, "log_evidence": made.log_evidence,
+        "proposals": made.proposals, "points": estimates.points.outer * estimates.points.inner,
+    }  # fmt: skip
+    return np.ascontiguousarray(made.x[:, ::thin]), b, {}, facts, "independent"
+
+
+def _nuts(
+    joint: JointTarget,
+    chains: int,
+    draws: int,
+    warmup: int,
+    target: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    keep: str,
+    thin: int,
+    bar: Progress,
+) -> Found:
+    found = joint.shape()
+    core, mode = joint.core, found.mode
+    starts = np.ascontiguousarray(rng.uniform(-0.5, 0.5, (chains, int(core.size))))
+    work = watched(
+        core, bar, (warmup + draws) / draws,
+        lambda s: core.nuts(
+            s, mode.x, found.middle, mode.root, found.derivative, found.paths, warmup, draws, 10, target, True, seed, threads
+        ),
+    )  # fmt: skip
+    x, stats, facts = chains_of(work(starts), draws, target)
+    x = np.ascontiguousarray(x[:, ::thin])
+    b = core.effects(x.reshape(-1, x.shape[2])) if keep == "all" else None
+    stats = {name: v[:, ::thin] for name, v in stats.items()}
+    return x[:, :, : joint.parameters], b, stats, facts | {"centred": list(joint.centred)}, "nuts"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import archive, generalised_storage, storage_structures
+from . import archive, generalised_storage, posterior_storage, storage_structures
 from .archive import need
 from .errors import DataError, FileError
 from .storage_rows import rows_out, shaped, with_rows
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .formula import Formula
     from .model import Model
     from .optimise import Evidence
+    from .posterior import Posterior
     from .reml import Engine, Optimum
     from .residual_reader import ResidualText
     from .residuals import Residual
@@ -66,8 +67,8 @@ def save(fit: Fit, path: str | os.PathLike[str], data: bool = False) -> None:
     archive.write(path, header, arrays)
 
 
-def read(path: str | os.PathLike[str]) -> Fit:
-    """Open a fit written by `Fit.save`.
+def read(path: str | os.PathLike[str]) -> Fit | Posterior:
+    """Open a fit written by `Fit.save`, or a posterior written by `Posterior.save`.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> Fit:
 
     Returns
     -------
-    Fit
+    Fit or Posterior
         Prints, predicts and gives every table; what needs the rows works if saved with ``data=True``.
 
     Raises
@@ -87,10 +88,11 @@ def read(path: str | os.PathLike[str]) -> Fit:
     with archive.open_regular(name) as file:
         ours = archive.is_ours(file)
         if not ours:
-            what = "is empty" if ours is None else "is no fit saved by multilevel"
+            what = "is empty" if ours is None else "is no fit or posterior saved by multilevel"
             raise FileError(f"{name!r} {what}; a fit is saved with fit.save(path)")
         try:
-            return _restore(*archive.read(file))
+            header, arrays = archive.read(file)
+            return (_restore if header["format"] == archive.FORMAT else posterior_storage.restore)(header, arrays)
         except archive.NewerError as error:
             raise FileError(f"{name!r} {error}") from None
         except MemoryError:
@@ -98,7 +100,7 @@ def read(path: str | os.PathLike[str]) -> Fit:
         except Exception as error:  # whatever a damaged file does to its readers, it means one thing
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise FileError(
-                f"{name!r} is damaged or incomplete ({why}); save the fit again, or use a copy of the file"
+                f"{name!r} is damaged or incomplete ({why}); save it again, or use a copy of the file"
             ) from error
 
 

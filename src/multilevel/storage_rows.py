@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .crossprod import CrossProducts, Rows
     from .design import Design
 
-__all__ = ["rows_out", "shaped", "with_rows"]
+__all__ = ["design_with_rows", "rows_out", "shaped", "with_rows"]
 
 Array = NDArray[Any]
 
@@ -31,10 +31,8 @@ def rows_out(design: Design) -> dict[str, Array]:
     return out
 
 
-def with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts) -> tuple[Design, Rows]:
-    """The design with its rows again, and what the engine reads of them."""
-    from .crossprod import Rows
-
+def design_with_rows(design: Design, arrays: Mapping[str, Array]) -> Design:
+    """The design with its rows again."""
     n = len(design.rows)
     terms = []
     for t, term in enumerate(design.terms):
@@ -44,7 +42,7 @@ def with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts
         need(Z is not None or len(term.names) == 1, "a matrix of random effects is missing")
         terms.append(replace(term, codes=codes, Z=Z))
     weights, offset = (shaped(arrays, name, (n,)) if name in arrays else None for name in ("weights", "offset"))
-    design = replace(
+    return replace(
         design,
         y=shaped(arrays, "y", (n,)),
         X=shaped(arrays, "X", (n, len(design.names))),
@@ -52,6 +50,14 @@ def with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts
         weights=weights,
         offset=offset,
     )
+
+
+def with_rows(design: Design, arrays: Mapping[str, Array], blocks: CrossProducts) -> tuple[Design, Rows]:
+    """The design with its rows again, and what the engine reads of them."""
+    from .crossprod import Rows
+
+    design = design_with_rows(design, arrays)
+    n, terms, weights = len(design.y), design.terms, design.weights
     z = []
     for group in blocks.groups:
         parts = [np.ones((n, 1)) if (own := terms[t].Z) is None else own for t in group.terms]

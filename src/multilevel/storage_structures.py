@@ -16,6 +16,7 @@ from .archive import need
 if TYPE_CHECKING:
     from .crossprod import CrossProducts
     from .fit import Fit
+    from .model import Model
     from .optimise import Curvature
     from .relatives import KnownCovariance
     from .residuals import Residual
@@ -27,7 +28,6 @@ FACTS = ("steps", "hessian", "profiled", "r2_slope", "l_x")
 
 def pack(fit: Fit, arrays: dict[str, Array]) -> dict[str, Any] | None:
     """Header of the structures; their numbers go into `arrays`. None for a model that has none."""
-    from .recipe_json import encode_value
     from .structured import StructuredEngine
 
     if len(fit.optimum.residual):
@@ -37,7 +37,14 @@ def pack(fit: Fit, arrays: dict[str, Array]) -> dict[str, Any] | None:
     facts = fit.curvature
     arrays |= {f"facts/{name}": getattr(facts, name) for name in FACTS}
     arrays["facts/sizes"] = np.array([d.size for d in facts.directions], dtype=np.float64)
-    r = fit.model.residual
+    return residual_out(fit.model)
+
+
+def residual_out(model: Model) -> dict[str, Any]:
+    """Header of the structure of the residuals, without its rows."""
+    from .recipe_json import encode_value
+
+    r = model.residual
     if r is None:
         return {"residual": None}
     serial = None if r.serial is None else {n: getattr(r.serial, n) for n in SERIAL_FIELDS}
@@ -45,7 +52,7 @@ def pack(fit: Fit, arrays: dict[str, Array]) -> dict[str, Any] | None:
         {"kind": s.kind, "text": s.text, "column": s.column, "levels": list(s.levels), "covariate": s.covariate}
         for s in r.spreads
     ]
-    levels = {name: [encode_value(v) for v in values] for name, values in (fit.model._levels or {}).items()}
+    levels = {name: [encode_value(v) for v in values] for name, values in (model._levels or {}).items()}
     return {"residual": {"serial": serial, "spreads": spreads, "levels": levels}}
 
 

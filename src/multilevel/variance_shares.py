@@ -60,8 +60,11 @@ def level_scales(fit: Fit, group: str) -> Array | None:
     return out
 
 
-def row_moments(fit: Fit) -> RowMoments:
-    """Moments of the rows; of a fit without its rows from the cross-products, where they suffice."""
+def row_moments(fit: Fit, residual: float | None = None) -> RowMoments:
+    """Moments of the rows; of a fit without its rows from the cross-products, where they suffice.
+
+    `residual` stands in for the mean squared multiplier of the estimates.
+    """
     d = fit.design
     if d.y is None:
         return _moments_of_blocks(fit)
@@ -73,7 +76,7 @@ def row_moments(fit: Fit) -> RowMoments:
         scales = level_scales(fit, term.group)
         z = z if scales is None else np.sqrt(scales[term.codes])[:, None] * z
         random.append(np.linalg.qr(z, mode="r") / np.sqrt(n))
-    residual = float(np.mean(multipliers(fit) ** 2))
+    residual = float(np.mean(multipliers(fit) ** 2)) if residual is None else residual
     return RowMoments(centred.T @ centred / (n - 1), tuple(random), residual)
 
 
