@@ -146,15 +146,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--problems", nargs="*", default=[], help="parts of their names; default all")
     args = parser.parse_args()
-    results = {}
+    path = RESULTS / "calibration.json"
+    results = json.loads(path.read_text()) if args.problems and path.exists() else {}
     for name, model in problems().items():
         if args.problems and not any(part in name for part in args.problems):
             continue
         found, doubted = ranks(model, args.sets, args.seed, "nuts" if name.endswith("nuts") else "auto")
         results[name] = {"ranks": found, "doubted": doubted, "p": {k: chi_square(v) for k, v in found.items()}}
         shown = "  ".join(f"{k} {p:.2f}" for k, p in results[name]["p"].items())
+        path.write_text(json.dumps(results))
         print(f"{name:22s} doubted {doubted} of {args.sets}; p-values of uniform ranks: {shown}", flush=True)
-    (RESULTS / "calibration.json").write_text(json.dumps(results))
     picture(results, RESULTS / "calibration.png")
 
 

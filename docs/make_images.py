@@ -21,6 +21,8 @@ import multilevel as ml
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from multilevel.posterior import Posterior
+
 IMAGES = Path(__file__).resolve().parent / "images"
 
 
@@ -55,11 +57,36 @@ def ticks_effects() -> Figure:
     return figure
 
 
+def _posterior() -> Posterior:
+    return ml.Model("math ~ homework + (homework | schid)", ml.load("math10")).sample(seed=1)
+
+
+def posterior_forest() -> Figure:
+    """Posterior densities of the coefficients of each school."""
+    figure: Figure = _posterior().plot.forest()[0].figure
+    return figure
+
+
+def posterior_groups() -> Figure:
+    """Lines of single draws over the data of each school."""
+    figure: Figure = np.ravel(_posterior().plot.groups())[0].figure
+    return figure
+
+
+def posterior_trace() -> Figure:
+    """Draws of each chain."""
+    figure: Figure = np.ravel(_posterior().plot.trace())[0].figure
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "ten_schools.png": ten_schools,
     "owls_check.png": owls_check,
     "herds.png": herds,
     "ticks_effects.png": ticks_effects,
+    "posterior_forest.png": posterior_forest,
+    "posterior_groups.png": posterior_groups,
+    "posterior_trace.png": posterior_trace,
 }
 
 

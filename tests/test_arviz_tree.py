@@ -24,7 +24,7 @@ STORED = json.loads((Path(__file__).parent / "golden_posteriors" / "diagnostics.
 
 
 @cache
-def drawn(name: str, keep: str = "all") -> Any:
+def drawn(name: str, keep: str = "all", method: str = "auto") -> Any:
     """Posteriors of small models; 200 draws are enough for names and shapes."""
     data = ml.load({"linear": "math10", "counted": "cbpp", "ordered": "wine", "zeros": "salamanders", "flat": "math10"}[name])
     model = {
@@ -36,7 +36,7 @@ def drawn(name: str, keep: str = "all") -> Any:
     }[name]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ml.ConvergenceWarning)
-        return model.sample(seed=1, chains=2, draws=200, warmup=200, keep=keep)
+        return model.sample(seed=1, chains=2, draws=200, warmup=200, keep=keep, method=method)
 
 
 # -- against ArviZ -------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_tree_of_a_linear_model() -> None:
     posterior = drawn("linear")
     tree = posterior.draws
     assert tree is posterior.draws
-    assert set(tree.children) == {"posterior", "log_likelihood", "observed_data", "constant_data"}
+    assert set(tree.children) == {"posterior", "log_likelihood", "posterior_predictive", "observed_data", "constant_data"}
     effects = tree["posterior"]["ranef(schid)"]
     assert effects.dims == ("chain", "draw", "schid", "schid_effect")
     one = effects.sel(schid=posterior.design.terms[0].levels[2], schid_effect="homework")
@@ -173,13 +173,14 @@ def test_tree_of_a_linear_model() -> None:
     np.testing.assert_array_equal(tree["observed_data"]["math"], posterior.design.y)
     np.testing.assert_array_equal(tree["observed_data"]["obs"], posterior.design.rows)
     np.testing.assert_array_equal(tree["constant_data"]["homework"], posterior.design.X[:, 1])
-    assert tree["log_likelihood"]["math"].dims == ("chain", "draw", "obs")
+    assert tree["log_likelihood"]["math"].dims == tree["posterior_predictive"]["math"].dims == ("chain", "draw", "obs")
+    np.testing.assert_array_equal(tree["posterior_predictive"]["math"], posterior.to_arviz()["posterior_predictive"]["math"])
     assert tree.attrs["sampler"] == "independent" and tree.attrs["formula"] == posterior.formula
 
 
 def test_tree_of_a_generalised_model() -> None:
     pytest.importorskip("xarray")
-    posterior = drawn("counted")
+    posterior = drawn("counted", method="nuts")
     tree = posterior.to_arviz(posterior_predictive=True, seed=4)
     stats_of = tree["sample_stats"]
     assert stats_of["diverging"].dtype == bool and stats_of["step_size"].shape == (2, 200)
@@ -195,7 +196,8 @@ def test_tree_holds_what_was_asked_for() -> None:
     pytest.importorskip("xarray")
     assert "log_likelihood" not in drawn("linear").to_arviz(log_likelihood=False).children
     bare = drawn("linear", "parameters")
-    assert "log_likelihood" not in bare.draws.children
+    assert not {"log_likelihood", "posterior_predictive"} & set(bare.draws.children)
+    assert "posterior_predictive" not in drawn("linear").to_arviz(posterior_predictive=False).children
     with pytest.raises(ml.OptionError, match="keep='all'"):
         bare.to_arviz(log_likelihood=True)
     with pytest.raises(ml.OptionError, match="posterior_predictive must be True or False"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_plots(run: Run, tmp_path: Path) -> None:
         assert (tmp_path / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     few = ("--keep", "parameters", "--plots", "few")
     status, out, err = run("fit", "Yield ~ 1 + (1 | Batch)", "dyestuff", "--bayes", *SHORT, *few)
-    assert status == 0 and "few/trace.png" in out and "no plot of forest: the group effects were not kept" in err
+    assert status == 0 and "few/trace.png" in out and re.search("no plot of forest: .*group effects.* not kept", err)
 
 
 def test_predictions_of_a_saved_posterior(run: Run) -> None:

@@ -87,9 +87,19 @@ def clashing() -> ml.Model:
     return ml.Model("y ~ data + sigma + (1 | rows) + (0 + data | rows)", data)
 
 
+def residual() -> ml.Model:
+    sleep, priors = ml.load("sleepstudy"), {"rho": ml.Normal(0, 0.3)}
+    options: dict[str, Any] = {"correlation": "ar1(Days | Subject)", "variance": "exp(Days)", "priors": priors}
+    return ml.Model("Reaction ~ Days + (Days | Subject)", sleep, **options)
+
+
+def ratios() -> ml.Model:
+    return ml.Model("score ~ 1 + (1 | Worker)", ml.load("machines"), variance="ident(Machine)", priors={"ratio": ml.Fixed(2)})
+
+
 MODELS: list[Callable[[], ml.Model]] = [
     eight, math10, crossed, zeros, zero_share, ordered, three_factors, machines, proportions, pooled, grouped_only,
-    long_names, clashing,
+    long_names, clashing, residual, ratios,
 ]  # fmt: skip
 every_model = pytest.mark.parametrize("make", MODELS, ids=lambda m: m.__name__)
 
@@ -143,6 +153,15 @@ def test_many_parameters_share_a_box() -> None:
 def test_structured_residuals_are_said() -> None:
     model = ml.Model("Reaction ~ Days + (1 | Subject)", ml.load("sleepstudy"), correlation="ar1(1 | Subject)")
     assert model.graph().nodes["Reaction"].lines[1] == "~ Normal(predictor, Σ, structured)"
+
+
+def test_parameters_of_residual_structures_have_nodes() -> None:
+    found = residual().graph()
+    assert found.nodes["rho(Subject)"].lines == ("rho(Subject)", "~ Normal(0, 0.3)")
+    assert {a for a, b in found.edges if b == "Reaction"} == {"linear predictor", "sigma", "rho(Subject)", "exp(Days)"}
+    assert found.nodes["sigma"].lines[1].endswith(" for the sd of a typical row")
+    held = ratios().graph().nodes["ratio(Machine, B)"]
+    assert held.kind == "fixed" and held.lines == ("ratio(Machine, B)", "= 2")
 
 
 def test_known_covariance_is_said() -> None:

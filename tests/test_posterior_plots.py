@@ -15,7 +15,6 @@ from posterior_samples import COLOURS, PRIORS, SCHOOLS, drawn, flat, lines_of, s
 import multilevel as ml  # noqa: E402
 from multilevel import posterior_replicates  # noqa: E402
 from multilevel.kernel_density import density  # noqa: E402
-from multilevel.posterior import Posterior  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("settings_kept")
 
@@ -327,32 +326,30 @@ def test_predictive_of_few_rows_is_cumulative(schools):
     assert "groups drawn anew" in texts(drawn(ax))
 
 
-def binomial_draws(posterior, n, *, groups, seed):
-    rng = np.random.default_rng(seed)
-    d = posterior.design
-    return {f"sim_{i + 1}": rng.binomial(d.trials.astype(int), 0.15).astype(float) for i in range(n)}
+def binomial_draws(posterior, n, groups, rng):
+    trials = posterior.design.trials.astype(int)
+    return np.stack([rng.binomial(trials, 0.15).astype(float) for _ in range(n)])
 
 
 def test_predictive_frequencies_count_rows(cbpp, monkeypatch):
-    monkeypatch.setattr(Posterior, "simulate", binomial_draws)
+    monkeypatch.setattr(posterior_replicates, "simulate", binomial_draws)
     ax = cbpp.plot.predictive(100, seed=3)
     drawn(ax)
     y = ml.load("cbpp")["incidence"].to_numpy()
     bars = {round(p.get_x() + p.get_width() / 2): p.get_height() for p in ax.patches}
     assert bars[0] == (y == 0).sum()
     assert bars[3] == (y == 3).sum()
-    simulated = np.stack(list(binomial_draws(cbpp, 100, groups="all", seed=3).values()))
+    simulated = binomial_draws(cbpp, 100, "all", np.random.default_rng(3))
     ends = np.quantile((simulated == 2).sum(axis=1), [0.025, 0.975])
     np.testing.assert_allclose(ax.collections[0].get_segments()[2][:, 1], ends)
     assert ax.get_xlabel() == "incidence"
 
 
 def test_predictive_of_counts_is_a_rootogram_in_bins(salamanders, monkeypatch):
-    def wide(posterior, n, *, groups, seed):
-        rng = np.random.default_rng(seed)
-        return {f"sim_{i + 1}": rng.poisson(100, posterior.nobs).astype(float) for i in range(n)}
+    def wide(posterior, n, groups, rng):
+        return rng.poisson(100, (n, posterior.nobs)).astype(float)
 
-    monkeypatch.setattr(Posterior, "simulate", wide)
+    monkeypatch.setattr(posterior_replicates, "simulate", wide)
     ax = salamanders.plot.predictive(20)
     figure = drawn(ax)
     assert "rootogram" in texts(figure)
@@ -361,26 +358,12 @@ def test_predictive_of_counts_is_a_rootogram_in_bins(salamanders, monkeypatch):
     assert len(ax.patches) <= posterior_replicates.MOST_BARS
 
 
-def test_predictive_names_the_categories(wine, monkeypatch):
-    def categories(posterior, n, *, groups, seed):
-        rng = np.random.default_rng(seed)
-        return {f"sim_{i + 1}": rng.integers(0, 5, posterior.nobs).astype(float) for i in range(n)}
-
-    monkeypatch.setattr(Posterior, "simulate", categories)
+def test_predictive_names_the_categories(wine):
     ax = wine.plot.predictive()
     drawn(ax)
     assert [one.get_text() for one in ax.get_xticklabels()] == ["1", "2", "3", "4", "5"]
     counts = ml.load("wine")["rating"].astype(str).value_counts()
     assert [p.get_height() for p in ax.patches] == [counts[str(i)] for i in range(1, 6)]
-
-
-def test_predictive_that_cannot_be_simulated_is_refused(cbpp, monkeypatch):
-    def none(*_, **__):
-        raise AssertionError
-
-    monkeypatch.setattr(Posterior, "simulate", none)
-    with pytest.raises(ml.OptionError, match="responses of the binomial family cannot be simulated from draws"):
-        cbpp.plot.predictive()
 
 
 # -- manners --------------------------------------------------------------------------------------------------

@@ -297,5 +297,5 @@ def test_without_group_effects() -> None:
     for verb in (lambda: bare.means("period"), bare.icc, bare.r2, bare.tidy, bare.glance):
         assert verb() is not None
     assert np.isfinite(bare.icc(scale="response")["estimate"]).all()
-    with pytest.raises(DataError, match="kept no group effects"):
+    with pytest.raises(OptionError, match="group effects were not kept"):
         bare.augment()

@@ -36,8 +36,9 @@ def frame(rows: int = 120, groups: int = 12) -> pd.DataFrame:
 
 
 def values(table: Any) -> Array:
-    """(simulations, rows)."""
-    return np.asarray(table, dtype=np.float64).T
+    """(simulations, rows); numbers of categories from zero."""
+    codes = [table[n].cat.codes if isinstance(table[n].dtype, pd.CategoricalDtype) else table[n] for n in table]
+    return np.array(codes, dtype=np.float64)
 
 
 def linear_predictors(posterior: Any) -> Array:

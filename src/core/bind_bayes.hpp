@@ -145,6 +145,22 @@ struct MarginalPosterior {
         }
         return array(std::move(out), {m});
     }
+    // the same with what `draw` gives, from one factorisation for both
+    nb::tuple log_posteriors_and_draws(const Array& x, std::uint64_t seed, int threads) {
+        check_rows(x);
+        const std::size_t m = x.shape(0), d = density->size, width = problem->plan.q + problem->plan.p;
+        vec out(m, -std::numeric_limits<double>::infinity()), drawn(m * width, std::numeric_limits<double>::quiet_NaN());
+        {
+            nb::gil_scoped_release free;
+            each_row(m, threads, [&](MarginalDensity& own, std::size_t i) {
+                const vec at(x.data() + i * d, x.data() + (i + 1) * d);
+                Random random(seed, i);
+                out[i] = own.log_posterior(at, nullptr);
+                if (std::isfinite(out[i])) own.draw(at, random, drawn.data() + i * width);
+            });
+        }
+        return nb::make_tuple(array(std::move(out), {m}), array(std::move(drawn), {m, width}));
+    }
     nb::object constrained(const Array& x) {
         check_rows(x);
         const std::size_t m = x.shape(0), d = density->size;
@@ -389,8 +405,10 @@ struct JointPosterior {
         }
         return array(std::move(out), {m});
     }
+    // every so manyth draw, (done, size), or of the parameters alone
     nb::list nuts(const Array& starts, const Array& phi, const Array& y, const Array& root, const Array& derivative,
-                  const std::vector<PathTuple>& paths, int warmup, int draws, int max_depth, double target, bool adapt_metric, std::uint64_t seed, int threads) {
+                  const std::vector<PathTuple>& paths, int warmup, int draws, int max_depth, double target, bool adapt_metric,
+                  std::uint64_t seed, int threads, int thin, bool parameters_only) {
         check_rows(starts, density->size);
         const std::size_t chains = starts.shape(0), size = density->size, d = density->parameters, q = size - d;
         WhitenedJoint::Shape shape{read_vector(phi, d, "phi"), read_vector(y, q, "y"), read_vector(root, d * d, "the root"),
@@ -402,7 +420,8 @@ struct JointPosterior {
                                    read_vector(scales, q * m, "scales"), read_vector(answers, q * m, "answers")});
         }
         std::vector<NutsChain> found(chains);
-        std::vector<vec> back(chains);
+        const std::size_t width = parameters_only ? d : size;
+        const NutsOptions options{warmup, draws, max_depth, target, adapt_metric, thin, static_cast<int>(width)};
         bool there = false;
         {
             nb::gil_scoped_release free;
@@ -410,17 +429,20 @@ struct JointPosterior {
             if (there) parallel_for(chains, threads, [&](std::size_t c) {
                 JointDensity own(*state.laplace, model);
                 WhitenedJoint white(own, state.laplace->fac, shape);
-                Nuts<WhitenedJoint> sampler(white, {warmup, draws, max_depth, target, adapt_metric}, Random(seed, c));
+                Nuts<WhitenedJoint> sampler(white, options, Random(seed, c));
                 found[c] = sampler.run(vec(starts.data() + c * size, starts.data() + (c + 1) * size), done, stopped);
+                vec z(size, 0.0);
                 for (int i = 0; i < found[c].done; ++i) {
-                    const vec x = white.back(vec(found[c].draws.begin() + i * size, found[c].draws.begin() + (i + 1) * size));
-                    back[c].insert(back[c].end(), x.begin(), x.end());
+                    double* row = found[c].draws.data() + i * width;
+                    std::copy_n(row, width, z.data());
+                    const vec x = white.back(z);
+                    std::copy_n(x.data(), width, row);
                 }
             });
         }
         if (!there) throw std::runtime_error("the posterior cannot be evaluated at its mode");
         nb::list out;
-        for (std::size_t c = 0; c < chains; ++c) out.append(chain_dict(found[c], std::move(back[c]), size));
+        for (std::size_t c = 0; c < chains; ++c) out.append(chain_dict(found[c], std::move(found[c].draws), width));
         return out;
     }
 };
@@ -438,6 +460,8 @@ inline void bind_bayes(nb::module_& m) {
         .def("restart", [](MarginalPosterior& s) { s.stopped = false; s.done = 0; })
         .def("log_posterior", &MarginalPosterior::log_posterior, nb::arg("x"), nb::arg("gradient"))
         .def("log_posteriors", &MarginalPosterior::log_posteriors, nb::arg("x"), nb::arg("threads"))
+        .def("log_posteriors_and_draws", &MarginalPosterior::log_posteriors_and_draws, nb::arg("x"), nb::arg("seed"),
+             nb::arg("threads"))
         .def("constrained", &MarginalPosterior::constrained, nb::arg("x"))
         .def("draw", &MarginalPosterior::draw, nb::arg("x"), nb::arg("seed"), nb::arg("threads"))
         .def("nuts", &MarginalPosterior::nuts, nb::arg("starts"), nb::arg("center"), nb::arg("root"), nb::arg("warmup"),
@@ -452,6 +476,7 @@ inline void bind_bayes(nb::module_& m) {
              nb::arg("designs"), nb::arg("centred"))
         .def_prop_ro("size", [](const JointPosterior& s) { return s.density->size; })
         .def_prop_ro("parameters", [](const JointPosterior& s) { return s.density->parameters; })
+        .def_prop_ro("flops", [](const JointPosterior& s) { return s.state.laplace->plan.flops; })
         .def_prop_ro("done", [](const JointPosterior& s) { return s.done.load(); })
         .def("stop", [](JointPosterior& s) { s.stopped = true; })
         .def("restart", [](JointPosterior& s) { s.stopped = false; s.done = 0; })
@@ -467,5 +492,5 @@ inline void bind_bayes(nb::module_& m) {
         .def("marginals", &JointPosterior::marginals, nb::arg("phi"), nb::arg("start"), nb::arg("threads"))
         .def("nuts", &JointPosterior::nuts, nb::arg("starts"), nb::arg("phi"), nb::arg("y"), nb::arg("root"),
              nb::arg("derivative"), nb::arg("paths"), nb::arg("warmup"), nb::arg("draws"), nb::arg("max_depth"), nb::arg("target"),
-             nb::arg("adapt_metric"), nb::arg("seed"), nb::arg("threads"));
+             nb::arg("adapt_metric"), nb::arg("seed"), nb::arg("threads"), nb::arg("thin") = 1, nb::arg("parameters_only") = false);
 }

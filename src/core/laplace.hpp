@@ -184,6 +184,7 @@ class Laplace {
     Response response;
     int steps = 0;         // Newton steps of the last mode search
     double settled = 1e-9; // decrement of a step that ends it: the step leaves about its square
+    bool clipped = false;  // whether weights that are not positive may be clipped at the end, too
     double penalised = 0;  // -2 sum log p + u'Qu at u
 
     // F at beta, Lambda and the rows' further parameters; infinite if there is no mode to be found. `u` is the start.
@@ -372,7 +373,7 @@ class Laplace {
             penalised = found;
             if (!better || decrement < settled) break;
         }
-        return factorise(true);
+        return factorise(true) || (clipped && factorise(false));
     }
     // h_i = z_i'Lambda H^{-1} Lambda'z_i
     void leverages(vec& h) {

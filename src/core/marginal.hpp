@@ -60,6 +60,9 @@ class MarginalDensity {
         if (grad) {
             differentiate(x, slopes);
             *grad = std::move(slopes);
+        } else {
+            last_ = x;
+            drawn_ = true;
         }
         return out;
     }
@@ -67,10 +70,7 @@ class MarginalDensity {
     // beta (p) and Lambda u (q), engine's coordinates, drawn given the parameters at x
     bool draw(const vec& x, Random& random, double* out) {
         if (!drawn_ || x != last_) {  // repeated points share the factor
-            drawn_ = false;
             if (!std::isfinite(log_posterior(x, nullptr))) return false;
-            last_ = x;
-            drawn_ = true;
         }
         const double s = sigma / model.unit;
         vec delta(g);

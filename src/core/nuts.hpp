@@ -15,11 +15,12 @@ struct NutsOptions {
     int warmup = 1000, draws = 1000, max_depth = 10;
     double target = 0.8;
     bool adapt_metric = true;
+    int thin = 1, leading = 0;  // every so manyth draw is kept, and of it so many coordinates (0: all)
 };
 
 struct NutsChain {
     int done = 0;                // draws kept
-    vec draws;                   // (draws, size)
+    vec draws;                   // (done, coordinates kept)
     vec log_posterior, energy, accept, depth, steps, divergent;
     double step_size = 0;
     i64 warmup_gradients = 0;
@@ -57,13 +58,15 @@ class Nuts {
             }
         }
         out.warmup_gradients = gradients;
-        if (opt.warmup > 0) step = average.final();
+        if (opt.warmup > 0) step = average.final(step);
         out.step_size = step;
         out.metric = inverse_mass;
-        out.draws.reserve(static_cast<std::size_t>(opt.draws) * n);
+        const int kept = opt.leading > 0 ? opt.leading : n;
+        out.draws.reserve(static_cast<std::size_t>((opt.draws + opt.thin - 1) / opt.thin) * kept);
         for (int i = 0; i < opt.draws && !stop; ++i, ++progress) {
             const Transition t = transition(z);
-            out.draws.insert(out.draws.end(), z.x.begin(), z.x.end());
+            if (i % opt.thin) continue;
+            out.draws.insert(out.draws.end(), z.x.begin(), z.x.begin() + kept);
             out.log_posterior.push_back(z.value);
             out.energy.push_back(t.energy);
             out.accept.push_back(t.accept);
@@ -97,7 +100,7 @@ class Nuts {
             mean_ = weight * log_step + (1 - weight) * mean_;
             return std::exp(log_step);
         }
-        double final() const { return std::exp(mean_); }
+        double final(double now) const { return count_ > 0 ? std::exp(mean_) : now; }
 
       private:
         double mu_, target_, error_ = 0, mean_ = 0, count_ = 0;

@@ -2,11 +2,12 @@
 // it, chosen when it runs. The same numbers on every machine: no multiplication is fused with an addition.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace multilevel {
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define MULTILEVEL_WIDEST __attribute__((target_clones("avx2", "default")))
 #else
 #define MULTILEVEL_WIDEST

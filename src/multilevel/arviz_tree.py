@@ -26,7 +26,7 @@ __all__ = ["to_arviz", "to_dict", "to_frame"]
 
 Array = NDArray[Any]
 
-LARGEST = 5e8  # bytes of the log-likelihood up to which the tree holds it unasked
+LARGEST = 5e8  # bytes of a group with a value for each draw and row, up to which the tree holds it unasked
 WHOLE = ("tree_depth", "n_steps")
 
 
@@ -153,15 +153,15 @@ def _free(name: str, taken: Iterable[str]) -> str:
 
 
 def to_arviz(
-    posterior: Posterior, log_likelihood: bool | None = None, posterior_predictive: bool = False, seed: Any = None
+    posterior: Posterior, log_likelihood: bool | None = None, posterior_predictive: bool | None = None, seed: Any = 0
 ) -> Any:
     """See `Posterior.to_arviz`."""
     from .model import check_flag
 
     xarray = _xarray()
-    check_flag("posterior_predictive", posterior_predictive)
-    if log_likelihood is not None:
-        check_flag("log_likelihood", log_likelihood)
+    for name, flag in (("posterior_predictive", posterior_predictive), ("log_likelihood", log_likelihood)):
+        if flag is not None:
+            check_flag(name, flag)
     names, kept = dimension_names(posterior), posterior.draws_kept
     coords = _coordinates(posterior, names)
     groups: dict[str, dict[str, Variable]] = {"posterior": variables(posterior)}
@@ -236,19 +236,18 @@ def _statistics(posterior: Posterior) -> dict[str, Variable]:
     return out
 
 
-def _by_row(posterior: Posterior, likelihood: bool | None, predictive: bool, seed: Any) -> dict[str, Array]:
+def _by_row(posterior: Posterior, likelihood: bool | None, predictive: bool | None, seed: Any) -> dict[str, Array]:
     """Groups with a value for each draw and row."""
     from .predict import generator
     from .row_draws import log_likelihood, new_responses
 
     kept, d = posterior.draws_kept, posterior.design
     out: dict[str, Array] = {}
-    if likelihood is None:
-        known = d.y is not None and (bool(kept.b) or not d.terms)
-        likelihood = known and 8.0 * kept.chains * kept.draws * len(d.rows) <= LARGEST
-    if likelihood:
+    known = d.y is not None and (bool(kept.b) or not d.terms)
+    unasked = known and 8.0 * kept.chains * kept.draws * len(d.rows) <= LARGEST
+    if unasked if likelihood is None else likelihood:
         out["log_likelihood"] = log_likelihood(posterior)
-    if predictive:
+    if unasked if predictive is None else predictive:
         out["posterior_predictive"] = new_responses(posterior, generator(seed))
     return out
 

@@ -54,8 +54,17 @@ IN_OPTIONS = (
     ("thin=, or none with keep='parameters'", "--thin, or none with --keep parameters"),
     ("keep='parameters'", "--keep parameters"),
     ("keep='all'", "--keep all"),
-    ("raise target= (0.95)", "raise --target (0.95)"),
+    ("target= (0.95)", "--target (0.95)"),
+    ("method='nuts'", "--method nuts"),
+    ("method='independent'", "--method independent"),
+    ("or method='bootstrap'", "or method='bootstrap' in Python"),
+    ("sample with thin= to keep fewer", "sample with --thin to keep fewer"),
+    ("kind='link'", "--kind link"),
+    ("interval='prediction'", "--interval prediction"),
+    ("interval='confidence'", "--interval confidence"),
+    ("groups=None", "--groups none"),
 )
+PRINTS_ADVICE = ("fit", "update", "profile", "check", "summary")  # commands whose output is no data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +124,12 @@ def _run(argv: Sequence[str] | None) -> None:
     for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, MultilevelWarning)):
         _say(f"warning: {_in_options(_one_line(text))}")
     for line in output:
-        print(line)
+        print(_of_summary(line) if args.command in PRINTS_ADVICE else line)
+
+
+def _of_summary(text: str) -> str:
+    """What is printed of a model, with the options of the command line in its advice; the formula stays as it is."""
+    return "\n".join(line if line.startswith("Formula:") else _in_options(line) for line in text.split("\n"))
 
 
 def _say(text: str) -> None:
@@ -156,7 +170,13 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"multilevel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     add = commands.add_parser
-    _fit_arguments(add("fit", help="fit a model and print it", description="Fit a linear mixed model and print it."))
+    _fit_arguments(
+        add(
+            "fit",
+            help="fit a model and print it",
+            description="Fit a mixed model, linear or of another family, or draw its posterior (--bayes), and print it.",
+        )
+    )
     _predict_arguments(add("predict", help="predict new rows", description="Predict new rows with a saved model."))
     cli_verbs.update_arguments(
         add("update", help="fit a saved model again, changed", description="Fit a saved model with another formula.")
@@ -190,7 +210,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ml", action="store_true", help="maximum likelihood instead of REML")
     cli_verbs.family_options(parser)
     cli_verbs.model_options(parser)
-    cli_verbs.output_options(parser)
+    cli_verbs.output_options(parser, cli_bayes.PLOTS)
     cli_bayes.bayes_options(parser)
     parser.set_defaults(run=_fit)
 

@@ -41,7 +41,7 @@ def bayes_options(parser: argparse.ArgumentParser) -> None:
         help='of a parameter or a class of them (repeatable): "b=Normal(0, 10)", "sd(schid)=HalfNormal(5)", "cor=LKJ(2)"',
     )
     add("--chains", metavar="N", type=int, help="chains (default: 4)")
-    add("--draws", metavar="N", type=int, help="draws of each chain (default: 1000)")
+    add("--draws", metavar="N", type=int, help="draws of each chain, before --thin leaves some out (default: 1000)")
     add("--warmup", metavar="N", type=int, help="steps before them that adapt the sampler (default: 300)")
     add("--seed", metavar="N", type=int, help="the same seed gives the same draws")
     add("--method", metavar="NAME", help="'auto' (default), 'independent' or 'nuts'")

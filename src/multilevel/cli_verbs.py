@@ -79,11 +79,12 @@ def family_options(parser: argparse.ArgumentParser) -> None:
     zeros.add_argument("--hurdle", metavar="TEXT", help='all zeros apart, counts truncated at zero: "~ 1" or "~ x"')
 
 
-def output_options(parser: argparse.ArgumentParser) -> None:
-    """What is printed and written of a fit."""
+def output_options(parser: argparse.ArgumentParser, posterior: Sequence[str] = ()) -> None:
+    """What is printed and written of a fit, or of a posterior with these pictures."""
     add = parser.add_argument
+    of_posterior = f"; with --bayes {', '.join(posterior)}" if posterior else ""
     add("--ddf", choices=DDF, default=DDF[0], help="degrees of freedom of the tests (default: satterthwaite)")
-    add("--plots", metavar="DIR", help=f"write pictures there: {', '.join(PLOTS)}")
+    add("--plots", metavar="DIR", help=f"write pictures there: {', '.join(PLOTS)}{of_posterior}")
     add("--json", metavar="FILE", help="write the estimates there as JSON")
     add("--save", metavar="FILE", help="write the model there, for multilevel predict and ml.read()")
     add("--with-data", action="store_true", help="keep the rows in the saved model, for check, update and residuals")

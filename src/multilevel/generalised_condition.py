@@ -27,6 +27,11 @@ __all__ = ["LinkConditioned", "condition"]
 
 Array = NDArray[np.float64]
 
+NO_MODE = (
+    "the effects have no mode given the new rows: the likelihood cannot be evaluated there. Check the new rows for values "
+    "far from those fitted, or refit with all rows"
+)
+
 
 @dataclass(frozen=True, repr=False)
 class LinkConditioned(linear.Conditioned):
@@ -118,10 +123,7 @@ def _at_mode(fit: GeneralisedFit, now: GeneralisedFit, design: Design) -> Genera
     state = engine.state()
     value, *_ = state.evaluate(np.ascontiguousarray(beta), roots, engine.coefficients.rows(values), False)
     if not np.isfinite(value):
-        raise DataError(
-            "the effects have no mode given the new rows: the likelihood cannot be evaluated there. Check the new rows for "
-            "values far from those fitted, or refit with all rows"
-        )
+        raise DataError(NO_MODE)
     b: list[Array] = [np.empty(0)] * len(design.terms)
     u, first = np.asarray(state.u), 0
     for group, factor in zip(engine.groups, user, strict=True):

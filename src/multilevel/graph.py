@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .arviz_tree import response_name
 from .errors import DataError, OptionError
 from .graph_svg import svg
-from .prior_table import Entry, further_of, prior_table
+from .prior_table import Entry, entries_of
 from .priors import Fixed
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def graph(model: Model) -> Graph:
     if design.y is None:
         raise DataError("this model was saved without its data, which its default priors are scaled by; save it with "
             "save(path, data=True)")  # fmt: skip
-    entries = prior_table(design, model.distribution, model.priors, further_of(model))
+    entries = entries_of(model)
     out = Graph()
     predictors = [_group_effects(out, model, entries, t) for t in range(len(design.terms))]
     block = len(design.terms)
@@ -169,10 +169,12 @@ def _parameters(out: Graph, own: list[Entry], title: str, layer: int, block: int
 
 
 def _further(out: Graph, model: Model, entries: list[Entry], block: int) -> list[str]:
-    """What the response depends on beside the linear predictor: sigma, dispersion, extra zeros, thresholds."""
+    """What the response depends on beside the linear predictor: sigma, residual structure, dispersion, zeros, thresholds."""
     family, design = model.distribution, model.design
     if family is None:
-        return _parameters(out, [e for e in entries if e.kind == "sigma"], "sigma", 2, block)
+        structure = [e for e in entries if e.kind == "residual"]
+        sigma = _parameters(out, [e for e in entries if e.kind == "sigma"], "sigma", 2, block)
+        return sigma + _parameters(out, structure, "residual structure", 2, block + 1)
     own = [e for e in entries if e.kind == "further"]
     if family.name == "ordinal":
         return _parameters(out, own, "thresholds", 2, block)
@@ -221,7 +223,7 @@ def _likelihood(model: Model) -> str:
 def _law(entry: Entry) -> str:
     if isinstance(entry.prior, Fixed):
         return entry.prior.text().replace("Fixed(", "= ").rstrip(")")
-    return f"~ {entry.prior.text()}"
+    return f"~ {entry.text()}"
 
 
 def _kind(entry: Entry) -> str:

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import MultilevelError
 from .pareto import smoothed_log_weights
 from .posterior_mode import Mode
+from .sampler import SamplingStopped, told_of_stop
 from .sobol import MOST_DIMENSIONS, scrambled_sobol
+
+if TYPE_CHECKING:
+    from .sampler import Watched
 
 Array = NDArray[np.float64]
 Mixture = list["Part | Kernels"]
@@ -29,9 +35,16 @@ ROUNDS = 3  # tries, each with what the one before it found, where one takes lon
 MORE_ROUNDS = 6  # and where not
 ENDS = 5e-4  # probability beyond the grid of a marginal density
 CELLS = 33  # points of that grid
+NARROWEST = 1e-6  # sd of it, in units of the curvature at the mode, under which it counts as unknown
 LEAST_SLOPE = 0.7  # of the log density at the ends, away from the mode
 EXTRA = 1  # proposals per draw: weights are nearly equal, so that nearly all are kept
 LEAST_PROPOSALS = 4000  # in all, so that Pareto's k means something
+LEAST_EVALUATED = 100  # of proposals, of which a stopped sampler keeps draws
+FEWEST = 5  # proposals with a weight under which nothing can be said
+BLOCK = 4096  # rows of a sum of kernels at once
+GOOD_K = 0.5  # Pareto's k up to which independent draws are used
+GOOD_SHARE = 0.15  # and the effective share of proposals from which,
+GOOD_ESS = 400.0  # which must be worth so many, too, or half of the draws
 
 
 @dataclass(frozen=True)
@@ -44,9 +57,9 @@ class Sample:
     index : (chains, draws) array
         Which proposal each draw is, chains one after the other.
     pareto_k : float
-        Shape of the tail of the importance ratios; below 0.5 all is well.
-    effective : float
-        Effective number of independent draws among those kept.
+        Shape of the tail of the importance ratios; below 0.5 all is well. Infinite where too few proposals have a weight.
+    proposed : float
+        Effective number of independent draws that the proposals are worth.
     log_evidence : float
         Log of the integral of the posterior density as it is computed.
     proposals : int
@@ -54,21 +67,48 @@ class Sample:
         All of them in the coordinates of the curvature at the mode.
     parts : list of Part or Kernels
         What they were drawn from.
+    stopped : bool
+        Whether not all proposals were evaluated; draws are then of those that were, chains together.
     """
 
     x: Array
     index: NDArray[np.int64]
     pareto_k: float
-    effective: float
+    proposed: float
     log_evidence: float
     proposals: int
     z: Array
     weights: Array
     parts: Mixture
+    stopped: bool = False
+
+    def effective(self, kept: int) -> float:
+        """Effective number of independent draws among so many that are kept."""
+        return _worth(self.proposed, kept, self.proposals) if self.proposed > 0 else 0.0
+
+    def facts(self, kept: int) -> dict[str, float | bool]:
+        """What is told of so many draws kept."""
+        out: dict[str, float | bool] = {
+            "pareto_k": self.pareto_k, "effective": self.effective(kept), "log_evidence": self.log_evidence,
+            "proposals": self.proposals,
+        }  # fmt: skip
+        return out | ({"stopped": True} if self.stopped else {})
+
+    def good(self, kept: int) -> bool:
+        """Whether so many of the draws may be trusted."""
+        return not self.stopped and may_be_trusted(self.pareto_k, self.effective(kept), kept, self.proposals)
+
+
+def may_be_trusted(pareto_k: float, effective: float, kept: int, proposed: int) -> bool:
+    """Whether draws by importance sampling pass the check: Pareto's k, and what the draws kept are worth."""
+    least = max(GOOD_SHARE * min(kept, proposed), min(GOOD_ESS, kept / 2))
+    return bool(pareto_k < GOOD_K and effective >= least)
 
 
 class Slice:
     """Density along one axis, proportional to the exponential of a piecewise linear function.
+
+    Where fewer than two heights are known it is that of a standard normal there.
 
     Parameters
     ----------
@@ -82,6 +122,8 @@ class Slice:
 
     def __init__(self, z: Array, log_density: Array, power: float, scale: float = 1.0) -> None:
         keep = np.isfinite(log_density)
+        if keep.sum() < 2:
+            keep, log_density = np.ones(len(z), dtype=bool), -0.5 * (z * scale) ** 2
         self.z, self.h = z[keep], power * (log_density[keep] - log_density[keep].max())
         self.slopes = np.diff(self.h) / np.diff(self.z)
         least = LEAST_SLOPE * power * scale
@@ -185,11 +227,65 @@ class Kernels:
     def log_density(self, z: Array) -> Array:
         """(m,) log densities, times the part's share."""
         a, b = (np.linalg.solve(self.root, part.T).T for part in (z, self.points))
-        square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-        total = np.logaddexp.reduce(-0.5 * square, axis=1)
+        total = np.empty(len(a))
+        for at in range(0, len(a), BLOCK):
+            own = a[at : at + BLOCK]
+            square = (own**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * own @ b.T
+            total[at : at + BLOCK] = np.logaddexp.reduce(-0.5 * square, axis=1)
         d = z.shape[1]
         log_det = float(np.linalg.slogdet(self.root)[1])
         return np.asarray(np.log(self.share / len(b)) + total - log_det - 0.5 * d * np.log(2 * np.pi))
+
+
+def rounds(
+    values: Watched,
+    mode: Mode,
+    chains: int,
+    draws: int,
+    count: int,
+    most: int,
+    kept: int,
+    rng: np.random.Generator,
+    shape: Callable[[Array], Array] | None = None,
+    begin: Callable[[int], None] | None = None,
+) -> Sample:
+    """`draw` until its check is passed for so many draws kept, at most so often, with what the round before found.
+
+    Before each round `begin` is told its number.
+
+    Raises
+    ------
+    MultilevelError
+        If sampling was stopped before enough proposals were evaluated.
+    """
+    found = None
+    for i in range(most):
+        if begin is not None:
+            begin(i)
+        found = draw(values, mode, chains, draws, count, rng, shape, found)
+        if values.stopped:
+            return _of_stopped(found)
+        if found.good(kept) or not found.weights.any():
+            break
+    assert found is not None
+    return found
+
+
+def _of_stopped(found: Sample) -> Sample:
+    evaluated = int(np.count_nonzero(found.weights))
+    if evaluated < LEAST_EVALUATED:
+        raise SamplingStopped
+    told_of_stop(f"draws of the {evaluated} of {found.proposals} proposals evaluated so far are kept")
+    return replace(found, proposals=evaluated, log_evidence=float("nan"))
+
+
+def refuse_empty(found: Sample) -> None:
+    """Refuse draws of proposals that all, or nearly all, have no weight."""
+    if np.count_nonzero(found.weights) < FEWEST:
+        raise MultilevelError(
+            "importance sampling found no draws: the posterior cannot be evaluated around its mode; sample with "
+            "method='nuts', or give tighter priors"
+        )
 
 
 def draw(
@@ -223,16 +319,42 @@ def draw(
     z, log_q = z.reshape(chains, count, d), log_q.reshape(chains, count)
     x = mode.x + z @ mode.root.T
     log_p = values(x.reshape(-1, d)).reshape(chains, count)
-    log_w = np.where(np.isfinite(log_p), log_p - log_q, -np.inf)
-    smooth, k = smoothed_log_weights(log_w.ravel())
-    weights = np.exp(smooth - smooth.max())
-    effective = _worth(float(weights.sum() ** 2 / (weights**2).sum()), chains * draws, chains * count)
-    half_log_det = float(np.linalg.slogdet(mode.root)[1])
-    evidence = float(np.log(np.mean(np.exp(log_w - log_w.max()))) + log_w.max() + half_log_det)
-    at = np.stack([_resample(w, draws, rng) for w in weights.reshape(chains, count)])
-    kept = np.take_along_axis(x, at[:, :, None], axis=1)
-    index = at + count * np.arange(chains)[:, None]
-    return Sample(kept, index, k, effective, evidence, chains * count, z.reshape(-1, d), weights, parts)
+    log_w = np.where(np.isfinite(log_p) & np.isfinite(log_q), log_p - log_q, -np.inf)
+    stopped = bool(getattr(values, "stopped", False))
+    weights, k, mean = _weigh(log_w.ravel())
+    proposed = float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))
+    evidence = mean + float(np.linalg.slogdet(mode.root)[1])
+    index = _chosen(weights, chains, draws, stopped, rng)
+    kept = x.reshape(-1, d)[index]
+    return Sample(kept, index, k, proposed, evidence, chains * count, z.reshape(-1, d), weights, parts, stopped)
+
+
+def _weigh(log_w: Array) -> tuple[Array, float, float]:
+    """(m,) smoothed weights up to a factor, Pareto's k, and the log of the mean of the weights as they are."""
+    there = np.isfinite(log_w)
+    weights, top = np.zeros(len(log_w)), float(log_w.max())
+    if not there.any():
+        return weights, float("inf"), -float("inf")
+    mean = float(np.log(np.mean(np.exp(log_w - top))) + top)
+    with np.errstate(all="ignore"):  # nearly all the weight on one proposal
+        smooth, k = smoothed_log_weights(log_w[there])
+    if there.sum() < FEWEST or not np.isfinite(k) or np.isnan(smooth).any():
+        smooth, k = log_w[there] - top, float("inf")
+    weights[there] = np.exp(smooth - smooth.max())
+    return weights, float(k), mean
+
+
+def _chosen(weights: Array, chains: int, draws: int, pooled: bool, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(chains, draws) proposals by weight, of each chain its own unless they are pooled or its own have none."""
+    if not weights.any():
+        return np.zeros((chains, draws), dtype=np.int64)
+    if pooled:
+        return _resample(weights, chains * draws, rng).reshape(chains, draws)
+    count = len(weights) // chains
+    out = []
+    for c, own in enumerate(weights.reshape(chains, count)):
+        out.append(_resample(own, draws, rng) + c * count if own.any() else _resample(weights, draws, rng))
+    return np.stack(out)
 
 
 def _points(n: int, d: int, rng: np.random.Generator) -> Array:
@@ -283,6 +405,8 @@ def _second_parts(before: Sample, rng: np.random.Generator) -> Mixture:
     r = (before.z - centre) @ turn
     found: Mixture = [Part(share, centre, turn, [_marginal(c, w, power) for c in r.T]) for share, power in SECOND]
     width = (4 / ((d + 2) * KERNELS)) ** (1 / (d + 4))
+    if not values[-1] > NARROWEST**2:
+        values = np.ones(d)
     root = turn * (width * np.sqrt(np.maximum(values, 1e-12 * values[-1])))
     found.append(Kernels(KERNEL_SHARE, before.z[_resample(before.weights, KERNELS, rng)], root))
     left = 1 - sum(part.share for part in found)
@@ -296,11 +420,14 @@ def _marginal(r: Array, w: Array, power: float) -> Slice:
     order = np.argsort(r)
     cumulative = np.cumsum(w[order])
     low, high = r[order][np.searchsorted(cumulative, [ENDS, 1 - ENDS]).clip(0, len(r) - 1)]
-    sd = float(np.sqrt(w @ (r - w @ r) ** 2))
+    middle = float(w @ r)
+    sd = float(np.sqrt(w @ (r - middle) ** 2))
+    if not (sd > NARROWEST and high > low):  # one proposal has all the weight: as wide as the curvature says
+        low, high, sd = middle - 2.0, middle + 2.0, 1.0
     width = sd * (1.06 / (1 / (w @ w)) ** 0.2)
     grid = np.linspace(low, high, CELLS)
-    density = np.exp(-0.5 * ((grid[:, None] - r) / width) ** 2) @ w
-    return Slice(grid, np.log(np.maximum(density, 1e-300)), power, 1 / max(sd, 1e-300))
+    density = np.array([np.exp(-0.5 * ((at - r) / width) ** 2) @ w for at in grid])
+    return Slice(grid, np.log(np.maximum(density, 1e-300)), power, 1 / sd)
 
 
 def _resample(weights: Array, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:

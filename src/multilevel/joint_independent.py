@@ -27,14 +27,15 @@ LARGEST = 12  # parameters
 INNER = (4, 6, 8, 12, 16, 32, 64)  # points of each level of the first factor
 OUTER = (2, 4, 8, 16)  # of the other factors' effects
 NOISIEST = 1.0  # variance of the log of an estimate from which there is little hope
-TRIES = 24  # estimates at the mode that tell it
+TRIES = 24  # estimates at the mode that tell it,
+PROBE = 1 << 20  # with random numbers of their own, of no round
+FLOPS = 50.0  # of a factorisation that take as long as a row does in a pass
 SEARCH = 8  # passes over the rows that finding the group effects' mode takes, about
 BRIEF = 3e8  # rows times passes of all proposals up to which more rounds are made,
 COSTLY = 3e9  # from which there are
 FEW = 1000  # proposals in all, duplicates among the draws,
 MOST_WORK = 1.2e10  # and beyond which it is left to NUTS
-GOOD_K = 0.5
-GOOD_SHARE = 0.15
+MOST_EFFECTS = 3  # of each level of the first factor
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,19 @@ class Points:
 class Estimates:
     """Estimated log posteriors of proposals (m, d), and the group effects that each estimate chose.
 
-    The effects of the last proposals are kept where there is room, otherwise made again.
+    The effects of the last proposals are kept where there is room, otherwise made again. Rounds have random numbers of
+    their own.
     """
 
     def __init__(self, joint: JointTarget, start: Array, points: Points, seed: int, threads: int, keep: bool) -> None:
-        self.core, self.start, self.points, self.seed, self.threads = joint.core, start, points, seed, threads
-        self.keep = keep
+        self.core, self.start, self.points, self.threads = joint.core, start, points, threads
+        self.keep, self.root = keep, seed
         self.chosen: Array | None = None
+        self.begin(0)
+
+    def begin(self, part: int) -> None:
+        """Take the random numbers of a round, or of another part."""
+        self.seed = int(np.random.SeedSequence([self.root, part]).generate_state(1, np.uint64)[0])
 
     def __call__(self, x: Array) -> Array:
         keep = self.keep and 8.0 * len(x) * len(self.start) <= GROUP_MEMORY / 4
@@ -74,6 +81,7 @@ class Estimates:
         if self.chosen is not None:
             return np.asarray(self.chosen[at])
         x = made.x[:, ::thin].reshape(len(at), -1)
+        self.core.restart()  # it may have been stopped, for the proposals that it had evaluated
         return self._run(x, at.astype(np.int32), True)[1]
 
     def _run(self, x: Array, ids: NDArray[np.int32], effects: bool) -> tuple[Array, Array]:
@@ -85,38 +93,64 @@ class Estimates:
 
 
 def sample(
-    joint: JointTarget, chains: int, draws: int, threads: int, seed: int, rng: np.random.Generator, keep: bool, bar: Progress
-) -> tuple[independent.Sample, Estimates, bool] | None:
-    """Draws of the parameters, and whether they pass the check; None where importance sampling is not for this model."""
-    if not suits(joint):
-        return None
-    core, mode, rows = joint.core, joint.mode, len(joint.design.rows)
+    joint: JointTarget,
+    chains: int,
+    draws: int,
+    kept: int,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    keep: bool,
+    bar: Progress,
+) -> tuple[independent.Sample, Estimates] | str:
+    """Draws of the parameters, so many of them kept in the end; or why importance sampling is not for this model."""
+    reason = unsuited(joint) or too_long(joint, chains)
+    if reason:
+        return reason
+    core, mode, rows = joint.core, joint.mode, equivalent_rows(joint)
     start = centre(joint, mode)
-    found = choose_points(joint, mode, start, seed)
+    found = choose_points(joint, mode, start, seed, threads)
+    if found.noise > NOISIEST:
+        return "its likelihood cannot be estimated well enough (groups too large, or effects too many)"
     count = independent.proposals(chains, draws)
     if rows * found.passes * chains * count > COSTLY:
         count = -(-FEW // chains)
     work = rows * found.passes * chains * count
-    if found.noise > NOISIEST or work > MOST_WORK:
-        return None
+    if work > MOST_WORK:
+        return f"it has too many rows or group effects for the {found.outer * found.inner} points that they need"
     estimates = Estimates(joint, start, found, seed, threads, keep)
     values = watched(core, bar, count / draws, estimates)
-    made = None
-    for _ in range(independent.ROUNDS if work > BRIEF else independent.MORE_ROUNDS):
-        made = independent.draw(
-            values, mode, chains, draws, count, rng, lambda x: core.marginals(np.ascontiguousarray(x), start, threads), made
-        )
-        good = made.pareto_k < GOOD_K and made.effective >= GOOD_SHARE * chains * min(draws, count)
-        if good:
-            break
-    assert made is not None
-    return made, estimates, good
+    made = independent.rounds(
+        values, mode, chains, draws, count, independent.ROUNDS if work > BRIEF else independent.MORE_ROUNDS, kept, rng,
+        lambda x: values.run(lambda at: core.marginals(np.ascontiguousarray(at), start, threads), x), estimates.begin,
+    )  # fmt: skip
+    return made, estimates
 
 
-def suits(joint: JointTarget) -> bool:
-    """Whether a model has few enough parameters, and group effects that are independent given them."""
+def unsuited(joint: JointTarget) -> str:
+    """What about a model asks for another method, in words; few parameters and independent group effects do not."""
     groups = joint.engine.groups
-    return bool(groups) and 0 < joint.parameters <= LARGEST and groups[0].k <= 3 and not joint.design.known
+    if not groups:
+        return "it has no group effects"
+    if joint.parameters == 0:
+        return "all its parameters are held at values"
+    if joint.parameters > LARGEST:
+        return f"it has too many parameters ({joint.parameters}; at most {LARGEST})"
+    if groups[0].k > MOST_EFFECTS:
+        return f"it has too many effects of each group ({groups[0].k}; at most {MOST_EFFECTS})"
+    return "the covariance of its group effects across levels is given" if joint.design.known else ""
+
+
+def too_long(joint: JointTarget, chains: int) -> str:
+    """Whether the least number of points and proposals is too much work, in words."""
+    rows, many = equivalent_rows(joint), len(joint.engine.groups) > 1
+    least = Points(OUTER[0] if many else 1, INNER[0], 0.0)
+    return "it has too many rows or group effects" if rows * least.passes * chains * -(-FEW // chains) > MOST_WORK else ""
+
+
+def equivalent_rows(joint: JointTarget) -> float:
+    """Rows, with what a factorisation for the group effects costs in passes over them."""
+    return float(len(joint.design.rows) + joint.core.flops / FLOPS)
 
 
 def centre(joint: JointTarget, mode: Mode) -> Array:
@@ -125,13 +159,13 @@ def centre(joint: JointTarget, mode: Mode) -> Array:
     return np.array(joint.state.u)
 
 
-def choose_points(joint: JointTarget, mode: Mode, start: Array, seed: int) -> Points:
+def choose_points(joint: JointTarget, mode: Mode, start: Array, seed: int, threads: int) -> Points:
     """The numbers of points that cost least for what they are worth."""
     many = len(joint.engine.groups) > 1
     best = Points(1, INNER[0], np.inf)
     for outer in OUTER if many else (1,):
         for inner in INNER:
-            noise = _noise(joint, mode, start, outer, inner, seed)
+            noise = _noise(joint, mode, start, Points(outer, inner, 0.0), seed, threads)
             tried = Points(outer, inner, noise)
             if np.isfinite(noise) and _price(tried) < _price(best):
                 best = tried
@@ -146,7 +180,8 @@ def _price(p: Points) -> float:
     return float(p.passes * np.exp(min(p.noise, 700.0)))
 
 
-def _noise(joint: JointTarget, mode: Mode, start: Array, outer: int, inner: int, seed: int) -> float:
-    tries = Estimates(joint, start, Points(outer, inner, 0.0), seed, 1, False)
+def _noise(joint: JointTarget, mode: Mode, start: Array, points: Points, seed: int, threads: int) -> float:
+    tries = Estimates(joint, start, points, seed, threads, False)
+    tries.begin(PROBE)
     logs = tries(np.tile(mode.x, (TRIES, 1)))
     return float(np.var(logs, ddof=1)) if np.isfinite(logs).all() else np.inf

@@ -5,16 +5,23 @@ Vehtari, Gelman & Gabry (2017), Statistics and Computing 27, 1413.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .pareto import smoothed_log_weights
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from .posterior import Posterior
 
 Array = NDArray[np.float64]
 
 GOOD_K = 0.7
+NUMBERS = 2e6  # draws times rows held at once
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,32 @@ class Loo:
 def loo(log_likelihood: Array) -> Loo:
     """PSIS-LOO of (chains, draws, n) log-likelihoods."""
     flat = log_likelihood.reshape(-1, log_likelihood.shape[-1])
-    n = flat.shape[1]
-    elpd, k = np.empty(n), np.empty(n)
-    for i in range(n):
-        log_weights, k[i] = smoothed_log_weights(-flat[:, i])
-        log_weights = log_weights - _log_sum(log_weights)
-        elpd[i] = _log_sum(log_weights + flat[:, i])
-    lpd = np.array([_log_sum(column) for column in flat.T]) - np.log(len(flat))
-    return Loo(float(elpd.sum()), float(np.sqrt(n * elpd.var())), float((lpd - elpd).sum()), elpd, k)
+    with Progress(flat.shape[1], "leave-one-out", False) as bar:
+        return _loo([flat], bar)
+
+
+def loo_of(posterior: Posterior, progress: bool | None = None) -> Loo:
+    """PSIS-LOO of the rows of a posterior, of which only some stand in memory at a time."""
+    from .row_draws import log_likelihood_parts
+
+    with Progress(len(posterior.design.rows), "leave-one-out", progress) as bar:
+        return _loo((values for _, values in log_likelihood_parts(posterior, NUMBERS)), bar)
+
+
+def _loo(parts: Iterable[Array], bar: Progress) -> Loo:
+    """Of (draws, m) log-likelihoods of the rows, part by part."""
+    elpd, lpd, k = [], [], []
+    for flat in parts:
+        for column in flat.T:
+            log_weights, shape = smoothed_log_weights(-column)
+            log_weights = log_weights - _log_sum(log_weights)
+            elpd.append(_log_sum(log_weights + column))
+            lpd.append(_log_sum(column) - float(np.log(len(column))))
+            k.append(shape)
+            bar.add()
+    each = np.array(elpd)
+    p_loo = float((np.array(lpd) - each).sum())
+    return Loo(float(each.sum()), float(np.sqrt(len(each) * each.var())), p_loo, each, np.array(k))
 
 
 def _log_sum(x: Array) -> float:

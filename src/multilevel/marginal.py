@@ -242,7 +242,23 @@ def fixed_root(value: Any, term: Any, kind: int) -> Array:
             f"Fixed of cor({term.group}) is no correlation matrix: it must be symmetric and positive definite with ones on "
             "the diagonal"
         )
+    _refuse_unstructured(matrix, term, kind)
     return np.ascontiguousarray(np.linalg.cholesky(matrix))
+
+
+def _refuse_unstructured(matrix: Array, term: Any, kind: int) -> None:
+    """Raise where correlations do not have the structure of their term."""
+    k = len(matrix)
+    lag = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    shapes = {
+        2: (np.where(lag == 0, 1.0, matrix[-1, 0]), "the same correlation between all effects"),
+        3: (matrix[1, 0] ** lag, "a correlation that is a power of the distance between effects"),
+    }
+    if kind in shapes and not np.allclose(matrix, shapes[kind][0], rtol=0, atol=1e-6):
+        raise OptionError(
+            f"{term.structure}() of {term.group} has {shapes[kind][1]}, which the matrix given as Fixed of cor({term.group}) "
+            "has not; give Fixed one number, or leave the structure out of the formula"
+        )
 
 
 def partial(r: Array) -> list[float]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from . import residual_priors
 from .marginal import Coordinate, Marginal
 from .priors import Fixed
+from .sampler import SamplingStopped
 
 if TYPE_CHECKING:
     from .prior_table import Entry
@@ -87,16 +88,31 @@ class MovingCore:
     """What the compiled posterior is for one set of cross-products, for those that move with the residual's parameters."""
 
     def __init__(self, density: StructuredMarginal) -> None:
-        self.density, self.size, self.done = density, density.size, 0
-        self.stopped = False
+        self.density, self.size = density, density.size
+        self.stopped, self._done = False, 0
+        self._only: Any = None  # the compiled posterior that does all the work where no residual parameter is free
         self._kept: OrderedDict[bytes, tuple[Any, float]] = OrderedDict()
         self._split = int(density.plain.size)
 
+    @property
+    def done(self) -> int:
+        """Steps since the start."""
+        return self._done + (int(self._only.done) if self._only is not None else 0)
+
+    @done.setter
+    def done(self, value: int) -> None:
+        self._done = value - (int(self._only.done) if self._only is not None else 0)
+
     def stop(self) -> None:
         self.stopped = True
+        if self._only is not None:
+            self._only.stop()
 
     def restart(self) -> None:
-        self.stopped, self.done = False, 0
+        self.stopped, self._done = False, 0
+        if not self.density.free:
+            self._only = self._at(self.density.values_at(np.empty(0))[0])[0]
+            self._only.restart()
 
     def _made(self, values: Array) -> tuple[Any, float]:
         """The compiled posterior at values of the residual's parameters, and what it lacks."""
@@ -138,13 +154,12 @@ class MovingCore:
         plain = np.ascontiguousarray(x[:, : self._split])
         if not self.density.free:
             core, more = self._at(self.density.values_at(np.empty(0))[0])
-            self.done += len(x)
             return np.asarray(core.log_posteriors(plain, threads) + more)
 
         def one(i: int) -> float:
             if self.stopped:
                 return -np.inf
-            self.done += 1
+            self._done += 1
             return self._value(plain[i], x[i, self._split :], keep=False)
 
         workers = threads if self.density.engine.blocks.n >= MANY_ROWS else 1
@@ -172,9 +187,11 @@ class MovingCore:
         own_seeds = np.random.SeedSequence(seed).generate_state(len(x), np.uint64)
 
         def one(i: int) -> Any:
+            if self.stopped:
+                raise SamplingStopped
             values, _ = self.density.values_at(x[first[i], self._split :])
             core, _ = self._made(values) if self.density.free else self._at(values)
-            self.done += len(rows[i])
+            self._done += len(rows[i]) if self.density.free else 0
             return core.draw(np.ascontiguousarray(x[rows[i], : self._split]), int(own_seeds[first[i]]), 1)
 
         workers = threads if self.density.engine.blocks.n >= MANY_ROWS else 1

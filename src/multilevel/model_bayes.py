@@ -37,12 +37,14 @@ class BayesVerbs:
         Parameters
         ----------
         chains, draws, warmup : int
-            Chains, draws kept of each, and steps before them that adapt NUTS (default 300; independent draws need none).
+            Chains, draws of each (before `thin`, which keeps some of them), and steps before them that adapt NUTS (default
+            300; independent draws need none).
         seed : int, optional
-            The same seed gives the same draws, whatever the number of threads.
+            The same seed gives the same draws, whatever the number of threads. Default: other draws each time.
         method : {"auto", "independent", "nuts"}
             How the variances and correlations are drawn: by importance sampling where its check (Pareto's k) is passed and
-            by the no-U-turn sampler where not; or one of them. Coefficients and group effects are drawn exactly given them.
+            by the no-U-turn sampler where not; or one of them. Of linear models coefficients and group effects are drawn
+            exactly given them; of other families they are drawn with them.
             The parameters of structured residuals are among the former, and take longer; where a variance depends on the
             fitted values, those of the REML fit are taken as known.
         target : float
@@ -84,13 +86,14 @@ class BayesVerbs:
         n : int
             Simulated data sets, each from a draw of its own of all parameters and group effects.
         seed : int, optional
+            Default: other draws each time.
 
         Returns
         -------
         frame
-            sim_1 ... sim_n, with a row for each of the data: NaN where one was left out. Successes, of counts of them;
-            numbers of categories from zero, of an ordinal response. Where the link lets a mean be negative that cannot be,
-            draws with such a row are left out, as in the posterior.
+            sim_1 ... sim_n, with a row for each of the data: missing where one was left out. Successes, of counts of them;
+            values of the data (numbers, or ordered categories), of an ordinal response. Where the link lets a mean be
+            negative that cannot be, draws with such a row are left out, as in the posterior.
 
         Raises
         ------

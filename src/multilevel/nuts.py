@@ -64,7 +64,7 @@ class Sampler:
     def run(self, start: Array, rng: np.random.Generator) -> dict[str, Any]:
         """One chain: points (draws, size) and, per draw, what the sampler says of it."""
         self.rng, self.inverse, self.gradients = rng, np.ones(len(start)), 0
-        point = self._first(start)
+        point = None if self.density.stopped else self._first(start)
         stats: dict[str, list[float]] = {
             n: [] for n in ("lp", "energy", "acceptance_rate", "tree_depth", "n_steps", "diverging")
         }
@@ -81,6 +81,8 @@ class Sampler:
             if i == self.warmup:
                 spent = self.gradients
             point, told = self._transition(point, step.size(i < self.warmup))
+            if self.density.stopped:  # its trajectory was cut off
+                break
             self.density.done += 1
             if i < self.warmup:
                 step.learn(told["acceptance_rate"])
@@ -171,6 +173,8 @@ class Sampler:
 
     def _grow(self, end: _Point, depth: int, size: float) -> _Tree:
         """A piece of 2^depth points beyond an end."""
+        if self.density.stopped:
+            return _Tree(end, end, end, -np.inf, end.p, False)
         if depth == 0:
             point = self._leap(end, size)
             log_weight = point.log_weight - self.origin

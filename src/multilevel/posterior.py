@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,19 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
     """
 
     def __init__(self, model: Model, draws: Draws, entries: list[Entry]) -> None:
-        self._model, self._draws, self._entries = model, draws, entries
+        object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_draws", draws)
+        object.__setattr__(self, "_entries", entries)
+
+    _model: Model
+    _draws: Draws
+    _entries: list[Entry]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Posterior does not change; to sample differently, make another (tried to set {name!r})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Posterior does not change (tried to delete {name!r})")
 
     # -- what it was made of ------------------------------------------------------------------------------
 
@@ -105,8 +117,9 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         OptionError
             If they were not kept.
         """
-        if not self._draws.b:
-            raise OptionError("the group effects were not kept (keep='parameters'); sample with keep='all'")
+        from .posterior_predict import need_effects
+
+        need_effects(self)
         return self._draws.b[t]
 
     def covariances(self, t: int) -> Array:
@@ -138,13 +151,16 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         check_level(level)
         return self._frame(parameters(self, level))
 
-    def ranef(self, level: float = 0.95) -> Any:
-        """Group effects: group, level, term, estimate, est_error, ci_low, ci_high."""
+    def ranef(self, level: float = 0.95, *, condvar: bool = True) -> Any:
+        """Group effects: group, level, term, estimate and, with `condvar`, est_error, ci_low, ci_high."""
         from .inference import check_level
+        from .model import check_flag
         from .posterior_tables import ranef
 
         check_level(level)
-        return self._frame(ranef(self, level))
+        check_flag("condvar", condvar)
+        found = ranef(self, level)
+        return self._frame({n: v for n, v in found.items() if condvar or n not in ("est_error", "ci_low", "ci_high")})
 
     def coef(self, level: float = 0.95) -> Any:
         """Coefficients of each group, fixed plus group effect: columns of `ranef`."""
@@ -192,6 +208,44 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         found = self._draws.scalar("sigma")
         return float("nan") if found is None else float(found.mean())
 
+    @property
+    def npar(self) -> int:
+        """Parameters sampled: coefficients, sds, correlations, sigma and what else the family or the residuals have.
+
+        Those that a prior holds at a value (`Fixed`) are not counted.
+        """
+        from .priors import Fixed
+
+        free = [e for e in self._entries if not isinstance(e.prior, Fixed)]
+        whole = {e.term for e in free if e.kind == "cor"}  # one entry of all correlations of a term
+        correlations = sum(c.kind == "cor" and c.term in whole for c in self._draws.coordinates)
+        return sum(e.kind != "cor" for e in free) + correlations
+
+    @property
+    def loglik(self) -> NoReturn:
+        """Refused, for a posterior has no maximum: an OptionError that says what compares posteriors."""
+        _no_maximum("loglik")
+
+    @property
+    def deviance(self) -> NoReturn:
+        """Refused; see `loglik`."""
+        _no_maximum("deviance")
+
+    @property
+    def aic(self) -> NoReturn:
+        """Refused; see `loglik`."""
+        _no_maximum("aic")
+
+    @property
+    def aicc(self) -> NoReturn:
+        """Refused; see `loglik`."""
+        _no_maximum("aicc")
+
+    @property
+    def bic(self) -> NoReturn:
+        """Refused; see `loglik`."""
+        _no_maximum("bic")
+
     def prior_summary(self) -> Any:
         """Priors of all parameters: parameter, prior, source ("user" or "default")."""
         from .prior_table import summary_of
@@ -211,7 +265,7 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         return self.summary()
 
     def __repr__(self) -> str:
-        return self.summary()
+        return f"<Posterior {self.formula!r}, {self._draws.chains} x {self._draws.draws} draws: {self.trust[1]}>"
 
     def _repr_html_(self) -> str:
         from .posterior_tables import summary_blocks
@@ -254,11 +308,23 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
 
         Parameters
         ----------
-        new, groups, new_levels, marginal, offset, seed
-            As for a fit (`multilevel.predict.predict`). Groups that are not known are drawn from the population of each
-            draw, shared by the rows of a new level, wherever there is an interval.
+        new, groups, offset
+            As for a fit (`multilevel.predict.predict`).
+        kind : {"response", "link"}
+            Of the response (see below), or of the linear predictor.
+        new_levels : {"error", "population", "sample"}
+            What becomes of groups that were not fitted. "population": the prediction is of a typical group, its effects
+            zero, and intervals carry the variance of a new one. "sample": effects of a new group are drawn with each draw
+            of the parameters, shared by its rows, and the prediction is the mean over them too: that of a group of which
+            nothing is known. Missing groups, and those left out where there is a prediction interval, go the same way.
         interval : None, "confidence" or "prediction"
-            Quantiles of the mean in that group, or of a new observation. They carry the whole uncertainty of the model.
+            Quantiles of the mean in that group, or of a new observation. They carry the whole uncertainty of the model. The
+            prediction is the same with and without.
+        marginal : bool
+            Mean over all groups in place of a typical one. Families other than the gaussian have it of the response and
+            without an interval alone.
+        seed : int or Generator, optional
+            Of groups and responses drawn. Default: other ones each time.
 
         Returns
         -------
@@ -275,16 +341,21 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
     def simulate(self, n: int = 1, *, groups: Any = "all", seed: Any = None) -> Any:
         """New responses for the rows fitted (posterior predictive draws): sim_1 ... sim_n; each from a draw of its own.
 
-        Groups named keep their drawn effects, as in brms; others get new ones.
+        Groups named keep their drawn effects, as in brms; others get new ones. Of an ordinal response they are the values of
+        the data: numbers, or ordered categories. Of a response of two texts they are 0 for failure and 1 for success, of
+        counts among trials the successes. Without a `seed` they are others each time.
         """
         from .posterior_predict import simulate
         from .predict import generator
+        from .prior_draws import simulated
         from .sample import check_count
 
         y = simulate(self, check_count("n", n, 1), groups, generator(seed))
-        out = np.full((n, self.design.n_input), np.nan)
-        out[:, self.design.rows] = y
-        return self._frame({f"sim_{i + 1}": column for i, column in enumerate(out)})
+        return self._frame(simulated(self._model, y))
+
+    def prior_predictive(self, n: int = 100, seed: int | None = None) -> Any:
+        """Responses drawn from the priors alone; see `Model.prior_predictive`."""
+        return self._model.prior_predictive(n, seed)
 
     def fitted(self) -> Array:
         """(n_input,) posterior means of the expected responses; NaN where a row was left out."""
@@ -300,11 +371,17 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
 
         return log_likelihood(self)
 
-    def loo(self) -> Loo:
-        """Leave-one-out cross-validation by Pareto-smoothed importance sampling."""
-        from .loo import loo
+    def loo(self, progress: bool | None = None) -> Loo:
+        """Leave-one-out cross-validation by Pareto-smoothed importance sampling, some rows at a time.
 
-        return loo(self.log_likelihood())
+        Parameters
+        ----------
+        progress : bool, optional
+            Default: a bar after two seconds, on a terminal.
+        """
+        from .loo import loo_of
+
+        return loo_of(self, progress)
 
     def hypothesis(self, text: str, level: float = 0.95) -> Any:
         """Posterior of a statement about coefficients, sds and correlations: ``"homework > 0"``, ``"a - b = 0"``.
@@ -327,7 +404,7 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         return self.to_arviz()
 
     def to_arviz(
-        self, *, log_likelihood: bool | None = None, posterior_predictive: bool = False, seed: Any = None
+        self, *, log_likelihood: bool | None = None, posterior_predictive: bool | None = None, seed: Any = 0
     ) -> Any:
         """Draws as an xarray DataTree for ArviZ (``az.summary``, ``az.plot_trace``, ``az.loo``).
 
@@ -335,10 +412,11 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         ----------
         log_likelihood : bool, optional
             Whether it holds the log density of each response; default: unless that takes more than half a gigabyte.
-        posterior_predictive : bool
-            Whether it holds a new response for each row from each draw, the groups keeping their effects.
-        seed : int, optional
-            For these.
+        posterior_predictive : bool, optional
+            Whether it holds a new response for each row from each draw, the groups keeping their effects; default: by the
+            same rule. Of an ordinal response these, and those observed, are numbers of categories from zero.
+        seed : int or Generator
+            For these. Default 0: the same each time.
 
         Returns
         -------
@@ -366,3 +444,14 @@ class Posterior(PosteriorVerbs, PosteriorCheckVerbs):
         from .arviz_tree import to_frame
 
         return to_frame(self, effects)
+
+
+def _no_maximum(name: str) -> NoReturn:
+    raise NoCriterion(
+        f"a posterior has no {name}, which is of a maximum of the likelihood; posteriors are compared by loo(), and "
+        f"model.fit().{name} is that of the fit"
+    )
+
+
+class NoCriterion(OptionError, AttributeError):
+    """Of criteria of fits; an AttributeError too, so that ``hasattr`` answers."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .broom import _with_columns, beside_data
 from .families import TRIALS
-from .posterior_tables import _worst, columns
+from .posterior_tables import _worst, columns, worth
 
 if TYPE_CHECKING:
     from .posterior import Posterior
@@ -34,7 +34,8 @@ def tidy(posterior: Posterior, level: float) -> Any:
     out: dict[str, Any] = {
         name: np.array([row[i] for row in rows], dtype=object) for i, name in enumerate(("effect", "group", "term"))
     }
-    found = columns(np.stack([row[3] for row in rows], axis=2), level) if rows else {}
+    most = np.array([worth(posterior, row[0] == "fixed") for row in rows])
+    found = columns(np.stack([row[3] for row in rows], axis=2), level, most=most) if rows else {}
     names = {
         "estimate": "estimate", "est_error": "std_error", "ci_low": "conf_low", "ci_high": "conf_high", "rhat": "rhat",
         "ess_bulk": "ess",
@@ -78,13 +79,13 @@ def glance(posterior: Posterior) -> Any:
     return posterior._frame({name: np.array([value]) for name, value in values.items()})
 
 
-def augment(posterior: Posterior, new: Any, new_levels: str) -> Any:
+def augment(posterior: Posterior, new: Any, new_levels: str, offset: Any = None) -> Any:
     """Columns of `Posterior.augment`."""
     from .frame import Table
 
     if new is None:
         posterior.rows_of_data()
-    added = _values(posterior, new, new_levels)
+    added = _values(posterior, new, new_levels, offset)
     if new is not None:
         table = Table(new)
         return _with_columns(new, table.kind, table.names, added)
@@ -106,17 +107,18 @@ def augment(posterior: Posterior, new: Any, new_levels: str) -> Any:
     return _with_columns(data, table.kind, [name for name in table.names if name in used], added)
 
 
-def _values(posterior: Posterior, new: Any, new_levels: str) -> dict[str, Array]:
+def _values(posterior: Posterior, new: Any, new_levels: str, offset: Any) -> dict[str, Array]:
     """Fitted values, their posterior sds and what they are made of."""
-    family = posterior.model.distribution
+    family, given = posterior.model.distribution, {"offset": offset, "seed": 0}
     if family is not None and family.name == "ordinal":
-        line = posterior.predict(new, new_levels=new_levels, kind="link", interval="confidence", seed=0)
+        line = posterior.predict(new, new_levels=new_levels, kind="link", interval="confidence", **given)
         return {".linear": _column(line, "prediction"), ".est_error": _column(line, "est_error")}
-    found = posterior.predict(new, new_levels=new_levels, interval="confidence", seed=0)
+    found = posterior.predict(new, new_levels=new_levels, interval="confidence", **given)
     out = {".fitted": _column(found, "prediction"), ".est_error": _column(found, "est_error")}
     if family is None:
-        return out | {".fixed": _column(posterior.predict(new, groups=None, new_levels="population"), "prediction")}
-    return out | {".linear": _column(posterior.predict(new, new_levels=new_levels, kind="link"), "prediction")}
+        fixed = posterior.predict(new, groups=None, new_levels="population", **given)
+        return out | {".fixed": _column(fixed, "prediction")}
+    return out | {".linear": _column(posterior.predict(new, new_levels=new_levels, kind="link", **given), "prediction")}
 
 
 def _column(table: Any, name: str) -> Array:

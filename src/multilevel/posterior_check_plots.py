@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import plot_check, plot_panels, posterior_checks, posterior_residuals
-from .errors import OptionError
 from .plot_check import Panel
 from .plot_panels import COLOURS, DASHED, NOTE, short, wrap, zero_line
 from .plots import TITLE, FitPlots, _figure, _panels, _pyplot, _squeeze
@@ -63,7 +62,8 @@ class CheckPlots:
         """Residuals over the expected response with a local mean, and their normal quantile plot.
 
         Of the gaussian family: standardised residuals (response less its posterior mean, over the posterior mean of its sd).
-        Of others: quantile residuals, standard normal under the model; of categories over the linear predictor.
+        Residuals that are serially correlated are as they are, in units of the response. Of other families: quantile
+        residuals, standard normal under the model; of categories over the linear predictor.
 
         Parameters
         ----------
@@ -76,9 +76,10 @@ class CheckPlots:
         """
         posterior = self._posterior
         posterior.rows_of_data()
-        normal = posterior.model.distribution is None
-        r = posterior_residuals.residuals(posterior, "pearson" if normal else "quantile", posterior_checks.SEED)
-        label = "standardised residual" if normal else "quantile residual"
+        normal, serial = posterior.model.distribution is None, posterior_residuals.serial(posterior)
+        kind = "response" if serial else "pearson" if normal else "quantile"
+        r = posterior_residuals.residuals(posterior, kind, posterior_checks.SEED)
+        label = {"response": "residual", "pearson": "standardised residual", "quantile": "quantile residual"}[kind]
         count = 1 if ax is not None and np.size(ax) == 1 else 2
         axes, made = _panels(_pyplot(), ax, count, 2, (8.6, 3.9))
         x, name = _fitted(posterior)
@@ -196,7 +197,7 @@ def _panels_of(posterior: Posterior) -> list[Panel]:
     posterior.rows_of_data()
     _kept_groups(posterior)
     out = _predictive(posterior)
-    if posterior.model.residual is None:  # else there are no quantile residuals
+    if not posterior_residuals.serial(posterior):  # else there are no quantile residuals
         out += _residuals(posterior)
     out += _effects(posterior)
     found = posterior_checks.leave_one_out(posterior)
@@ -222,10 +223,7 @@ def _residuals(posterior: Posterior) -> list[Panel]:
 def _predictive(posterior: Posterior) -> list[Panel]:
     from . import posterior_replicates
 
-    try:
-        found = posterior_replicates.replicates(posterior, None, None, "all", posterior_checks.SEED)
-    except OptionError:  # a family whose responses cannot be simulated
-        return []
+    found = posterior_replicates.replicates(posterior, None, None, "all", posterior_checks.SEED)
 
     def draw(ax: Axes) -> None:
         posterior_replicates.predictive_panel(ax, found)

@@ -22,14 +22,16 @@ class PosteriorCheckVerbs:
 
         Parameters
         ----------
-        kind : {"response", "pearson", "quantile"}
+        kind : {"response", "pearson", "deviance", "quantile"}
             Response less the posterior mean of its expectation (of proportions, where successes are counted); that over the
-            posterior mean of the response's sd, weights included; randomised quantile residuals (Dunn & Smyth 1996), the
+            posterior mean of the response's sd, weights included; signed root of the row's share of the deviance, as that
+            of a fit whose means and dispersion are the posterior's (of the gaussian family pearson residuals times sigma);
+            randomised quantile residuals (Dunn & Smyth 1996), the
             normal quantile of the posterior predictive distribution function at the response, which are near standard
             normal if the model is right (a little narrower: each row has informed its own prediction). Quantile residuals
             and the sd are of evenly spaced draws where rows are many.
         seed : int or Generator
-            Of the random part of quantile residuals, which a discrete response has.
+            Of the random part of quantile residuals, which a discrete response has. Default 0: the same each time.
 
         Returns
         -------
@@ -39,7 +41,8 @@ class PosteriorCheckVerbs:
         Raises
         ------
         OptionError
-            For an unknown kind; for any but "quantile" of an ordinal response; where group effects were not kept.
+            For an unknown kind; for any but "quantile" of an ordinal response; for any but "response" where residuals are
+            serially correlated; for "deviance" with extra zeros or Student's t; where group effects were not kept.
         DataError
             For a posterior read from a file without its rows.
         """
@@ -92,7 +95,7 @@ class PosteriorCheckVerbs:
         weights, offset : column name or array, optional
             Needed where the model was made with an array of weights or as offset.
         seed : int or None
-            Of the draws of the effects.
+            Of the draws of the effects. Default 0: the same each time.
 
         Returns
         -------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .checks import FEW_GROUPS, LOOK, OK, PROBLEM, SKIPPED, Check, Checks, missing
 from .families import COUNTS, TRIALS
 from .generalised_checks import chance
-from .posterior_residuals import expectation, quantile_residuals
+from .posterior_residuals import expectation, quantile_residuals, serial
 from .posterior_values import Parameter, parameters, prior_draws
 from .priors import Gamma, InverseGamma, LogNormal
 from .residual_checks import fifths, p_text, shape, slope_test, two_sided
@@ -193,8 +193,8 @@ def _categories(posterior: Posterior, y: Array, drawn: Array) -> Check:
 
 def of_residuals(posterior: Posterior) -> list[Check]:
     """Checks of the quantile residuals, where there are any."""
-    if posterior.model.residual is not None:
-        text = "Not judged: quantile residuals take independent residuals of one variance; model.fit().check() has others."
+    if serial(posterior):
+        text = "Not judged: quantile residuals take no serial correlation; model.fit().check() has others."
         return [Check("distribution", SKIPPED, text)]
     r = quantile_residuals(posterior, SEED)
     return [distribution(posterior, r), outliers(posterior, r), *spread(posterior, r)]

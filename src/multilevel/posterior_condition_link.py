@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import frame, generalised_condition
+from .errors import DataError
+from .generalised_condition import NO_MODE
 from .posterior_predict import flat
 from .row_draws import further, row_designs
 
@@ -30,6 +32,8 @@ Array = NDArray[np.float64]
 CANDIDATES = 40
 DF = 6.0  # of the proposals: tails wider than those of effects with a normal prior
 STEPS = 50  # of Newton's method
+NUMBERS = 5e6  # numbers held at once, for draws times rows of a level
+DERIVATIVES = 4  # numbers of each row that the core gives
 SETTLED = 1e-10
 
 
@@ -99,12 +103,15 @@ def effects(posterior: Posterior, now: Posterior, design: Design, old: int, seed
     designs, beta, values = row_designs(design, family), flat(kept.beta), further(posterior)
     for level in np.unique(codes[old:]):
         rows = np.flatnonzero(codes == level)
-        eta = beta @ design.X[rows].T + (0.0 if design.offset is None else design.offset[rows])
-        own = [values @ one[rows].T for one in designs] + [np.zeros(eta.shape)] * 2
         trials = None if design.trials is None else design.trials[rows]
         weights = np.ones(len(rows)) if design.weights is None else design.weights[rows]
-        one = _Level(family, design.y[rows], trials, weights, z[rows], eta, own[0], own[1], precision)
-        out[:, level] = _drawn(one, out[:, level], rng)
+        step = max(1, int(NUMBERS / max(DERIVATIVES * len(rows), CANDIDATES * z.shape[1])))
+        for first in range(0, total, step):
+            some = slice(first, min(first + step, total))
+            eta = beta[some] @ design.X[rows].T + (0.0 if design.offset is None else design.offset[rows])
+            own = [values[some] @ one[rows].T for one in designs] + [np.zeros(eta.shape)] * 2
+            one = _Level(family, design.y[rows], trials, weights, z[rows], eta, own[0], own[1], precision[some])
+            out[some, level] = _drawn(one, out[some, level], rng)
     cuts = np.cumsum([len(t.names) for t in design.terms])[:-1]
     return [np.ascontiguousarray(b.reshape(kept.chains, kept.draws, *b.shape[1:])) for b in np.split(out, cuts, axis=2)]
 
@@ -114,6 +121,8 @@ def _mode(level: _Level, start: Array) -> tuple[Array, Array]:
     b = np.array(start)
     value, slope, information = level.value(b)
     for _ in range(STEPS):
+        if not (np.isfinite(information).all() and np.isfinite(slope).all()):
+            raise DataError(NO_MODE)
         step = np.linalg.solve(information, slope[..., None])[..., 0]
         moving = np.einsum("sk,sk->s", slope, step) > SETTLED
         if not moving.any():
@@ -127,13 +136,19 @@ def _mode(level: _Level, start: Array) -> tuple[Array, Array]:
                 break
             length[worse] /= 2
         b, (value, slope, information) = new, after
+    if not np.isfinite(value).all():
+        raise DataError(NO_MODE)
     return b, information
 
 
 def _drawn(level: _Level, start: Array, rng: np.random.Generator) -> Array:
     """(draws, k) effects, one by importance resampling for each draw of the parameters."""
     mode, information = _mode(level, start)
-    back = np.linalg.inv(np.linalg.cholesky(information))  # back' z has the inverse information as its covariance
+    try:
+        back = np.linalg.inv(np.linalg.cholesky(information))
+    except np.linalg.LinAlgError:
+        raise DataError(NO_MODE) from None
+    # back' z has the inverse information as its covariance
     draws, k = mode.shape
     found, log_weights = np.empty((CANDIDATES, draws, k)), np.empty((CANDIDATES, draws))
     for i in range(CANDIDATES):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import predict as linear
-from .errors import DataError, OptionError
+from .errors import OptionError
 from .frame import like
 from .structured_draws import RowSds, log_density_given_others, structure_draws
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .posterior import Posterior
 
 Array = NDArray[np.float64]
+
+Columns = Callable[[slice, Array, Array], dict[str, NDArray[Any]]]  # of some rows, from two (draws, m) linear predictors
 
 CHUNK = 2e7  # numbers held at once: draws times rows
 
@@ -70,12 +72,11 @@ def predict(
     probabilities = ((1 - level) / 2, (1 + level) / 2)
     columns: dict[str, list[Array]] = {}
     draw_new = interval is not None or new_levels == "sample" or over_groups
-    for part, eta in predictors(posterior, rows, draw_new, rng):
-        if on_link:
-            found = _on_line(posterior, rows, part, eta, new_levels, interval, probabilities, rng)
-        else:
-            found = _responses(posterior, rows, part, eta, new, interval, probabilities, rng)
-        for name, values in found.items():
+    over = new_levels == "sample" or over_groups  # the mean over new groups, not that of a typical one
+    made_of = _on_line if on_link else _responses
+    columns_of = made_of(posterior, rows, new, interval, probabilities, rng)
+    for part, typical, eta in _with_typical(posterior, rows, draw_new, rng):
+        for name, values in columns_of(part, eta if over else typical, eta).items():
             columns.setdefault(name, []).append(values)
     made = {name: _spread(rows, np.concatenate(parts)) for name, parts in columns.items()}
     out = like(rows.kind, made)
@@ -97,71 +98,91 @@ def _spread(rows: linear._Rows, values: NDArray[Any]) -> NDArray[Any]:
 def _on_line(
     posterior: Posterior,
     rows: linear._Rows,
-    part: slice,
-    eta: Array,
-    new_levels: str,
+    new: Any,
     interval: str | None,
     probabilities: tuple[float, float],
     rng: np.random.Generator,
-) -> dict[str, Array]:
-    """Columns of the linear predictor, or of a Gaussian response."""
-    out = {"prediction": eta.mean(axis=0) if new_levels == "sample" else _mean_without_new(posterior, rows, part)}
-    if interval is None:
-        return out
-    if interval == "prediction":
-        sd = RowSds(posterior, rows).at(part, eta)
-        eta = eta + sigma_of(posterior)[:, None] * sd * rng.standard_normal(eta.shape)
-    low, high = np.quantile(eta, probabilities, axis=0)
-    return out | {"est_error": eta.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
+) -> Columns:
+    """What makes columns of the linear predictor, or of a Gaussian response."""
+    sds = RowSds(posterior, rows) if interval == "prediction" else None
+
+    def columns(part: slice, centre: Array, eta: Array) -> dict[str, NDArray[Any]]:
+        out = {"prediction": centre.mean(axis=0)}
+        if interval is None:
+            return out
+        if sds is not None:
+            eta = eta + sigma_of(posterior)[:, None] * sds.at(part, eta) * rng.standard_normal(eta.shape)
+        low, high = np.quantile(eta, probabilities, axis=0)
+        return out | {"est_error": eta.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
+
+    return columns
 
 
 def _responses(
     posterior: Posterior,
     rows: linear._Rows,
-    part: slice,
-    eta: Array,
     new: Any,
     interval: str | None,
     probabilities: tuple[float, float],
     rng: np.random.Generator,
-) -> dict[str, Array]:
-    """Columns of a response that is not Gaussian."""
+) -> Columns:
+    """What makes columns of a response that is not Gaussian."""
     from .generalised_rows import trials_of
     from .posterior_response import RowParameters, columns_of
 
     trials = trials_of(posterior, new, rows) if interval == "prediction" else None
-    trials = None if trials is None else trials[part]
     parameters = RowParameters(posterior, rows, new)
-    return columns_of(posterior, eta, part, parameters, interval, probabilities, trials, rng)
+
+    def columns(part: slice, centre: Array, eta: Array) -> dict[str, NDArray[Any]]:
+        own = None if trials is None else trials[part]
+        return columns_of(posterior, centre, eta, part, parameters, interval, probabilities, own, rng)
+
+    return columns
 
 
 def rows_to_predict(posterior: Posterior, new: Any, groups: Any, offset: Any, every: bool) -> linear._Rows:
     """Complete rows with the terms that enter, and with those left out where their variance does."""
     stand_in: Any = posterior
     names = linear.group_names(stand_in, groups)
-    if names and not posterior.draws_kept.b and posterior.design.terms:
-        raise DataError(
-            "this posterior kept no group effects (keep='parameters'), which predicting known groups needs; sample with "
-            "keep='all', or predict with groups=None"
-        )
     if new is None and offset is not None:
         raise OptionError("offset belongs to new rows; the fitted rows have theirs")
     if new is None:
-        return linear._fitted_rows(stand_in, names, every)
-    return linear._new_rows(stand_in, new, names, offset, every)
+        rows = linear._fitted_rows(stand_in, names, every)
+    else:
+        rows = linear._new_rows(stand_in, new, names, offset, every)
+    if any((term.codes >= 0).any() for term in rows.terms):
+        need_effects(posterior)
+    return rows
+
+
+def need_effects(posterior: Posterior) -> None:
+    """Refuse where there are groups whose effects were not kept."""
+    if posterior.design.terms and not posterior.draws_kept.b:
+        raise OptionError(
+            "the group effects were not kept (keep='parameters'), and this needs them; sample with keep='all', or leave them "
+            "out with groups=None where that can be said"
+        )
 
 
 def predictors(
-    posterior: Posterior, rows: linear._Rows, draw_new: bool, rng: np.random.Generator
+    posterior: Posterior, rows: linear._Rows, draw_new: bool, rng: np.random.Generator, numbers: float = CHUNK
 ) -> Iterator[tuple[slice, Array]]:
-    """Parts of the rows with their linear predictors (draws, m).
+    """Parts of the rows with their linear predictors (draws, m), at most so many numbers at once.
 
     Groups that are not known (new, missing or left out) have effects of zero or, on request, effects drawn from the
     population, shared by the rows of one new level.
     """
+    for part, _, eta in _with_typical(posterior, rows, draw_new, rng, numbers):
+        yield part, eta
+
+
+def _with_typical(
+    posterior: Posterior, rows: linear._Rows, draw_new: bool, rng: np.random.Generator, numbers: float = CHUNK
+) -> Iterator[tuple[slice, Array, Array]]:
+    """`predictors` with unknown groups at effects of zero, and as asked for; the same array where there is no difference."""
     beta = flat(posterior.draws_kept.beta)
     n = len(rows.X)
-    size = max(1, int(CHUNK / max(len(beta), 1)))
+    size = max(1, int(numbers / max(len(beta), 1)))
     roots = [_roots(posterior, term.index) if draw_new and (term.codes < 0).any() else None for term in rows.terms]
     fresh = [
         None if root is None else _population(root, len(term.new_levels), rng)
@@ -169,30 +190,17 @@ def predictors(
     ]
     for first in range(0, max(n, 1), size):
         part = slice(first, min(first + size, n))
-        eta = beta @ rows.X[part].T
+        typical = beta @ rows.X[part].T
         if rows.offset is not None:
-            eta += rows.offset[part]
-        for term, root, effects in zip(rows.terms, roots, fresh, strict=True):
-            z = linear._columns(term)[part]
-            _add_known(posterior, term, part, z, eta)
+            typical += rows.offset[part]
+        columns = [linear._columns(term)[part] for term in rows.terms]
+        for term, z in zip(rows.terms, columns, strict=True):
+            _add_known(posterior, term, part, z, typical)
+        eta = typical if all(root is None for root in roots) else typical.copy()
+        for term, z, root, effects in zip(rows.terms, columns, roots, fresh, strict=True):
             if root is not None and effects is not None:
                 _add_unknown(term, part, z, root, effects, eta, rng)
-        yield part, eta
-
-
-def _mean_without_new(posterior: Posterior, rows: linear._Rows, part: slice) -> Array:
-    """Posterior mean with unknown groups at effects of zero."""
-    out: Array = rows.X[part] @ posterior.mean_beta
-    if rows.offset is not None:
-        out = out + rows.offset[part]
-    for term in rows.terms:
-        codes = term.codes[part]
-        known = codes >= 0
-        if known.any():
-            z = linear._columns(term)[part][known]
-            b = posterior.mean_b(term.index)[codes[known]]
-            out[known] += np.einsum("ij,ij->i", z, b)
-    return out
+        yield part, typical, eta
 
 
 def _roots(posterior: Posterior, t: int) -> Array:
@@ -281,15 +289,30 @@ def log_likelihood(posterior: Posterior) -> Array:
     """(chains, draws, rows used) log density of each response given the group effects, and all other rows of its series."""
     d = posterior.rows_of_data()
     kept, residual = posterior.draws_kept, posterior.model.residual
-    rows = rows_to_predict(posterior, None, "all", None, False)
     out = np.empty((kept.chains * kept.draws, len(d.y)))
+    if residual is not None and residual.serial is not None:
+        return _given_others(posterior, out).reshape(kept.chains, kept.draws, -1)
+    for part, values in log_likelihood_parts(posterior):
+        out[:, part] = values
+    return out.reshape(kept.chains, kept.draws, -1)
+
+
+def log_likelihood_parts(posterior: Posterior, numbers: float = CHUNK) -> Iterator[tuple[slice, Array]]:
+    """Parts of the rows with the (draws, m) log densities of their responses; for residuals that are independent."""
+    d = posterior.rows_of_data()
+    rows = rows_to_predict(posterior, None, "all", None, False)
     sigma, sds = sigma_of(posterior)[:, None], RowSds(posterior, rows)
-    serial = residual is not None and residual.serial is not None
+    for part, eta in predictors(posterior, rows, False, np.random.default_rng(0), numbers):
+        sd = sds.at(part, eta)
+        rest = (d.y[part] - eta) / sigma
+        yield part, np.asarray(-0.5 * (rest / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi) - np.log(sigma))
+
+
+def _given_others(posterior: Posterior, out: Array) -> Array:
+    """(draws, rows used) log densities where residuals are serially correlated, in an array to work in."""
+    d = posterior.rows_of_data()
+    rows = rows_to_predict(posterior, None, "all", None, False)
+    sigma, sds = sigma_of(posterior)[:, None], RowSds(posterior, rows)
     for part, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
         out[:, part] = (d.y[part] - eta) / sigma
-        if not serial:
-            sd = sds.at(part, eta)
-            out[:, part] = -0.5 * (out[:, part] / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi)
-    if serial:
-        out = log_density_given_others(posterior, out, sds.of)
-    return np.asarray(out - np.log(sigma)).reshape(kept.chains, kept.draws, -1)
+    return np.asarray(log_density_given_others(posterior, out, sds.of) - np.log(sigma))

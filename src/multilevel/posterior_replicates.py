@@ -14,6 +14,7 @@ from .errors import OptionError
 from .families import COUNTS, TRIALS
 from .kernel_density import density, span
 from .plot_panels import COLOURS
+from .posterior_predict import simulate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,9 +69,9 @@ def replicates(posterior: Posterior, draws: int | None, kind: str | None, groups
     Raises
     ------
     OptionError
-        For a family whose responses cannot be simulated from draws yet; for frequencies of a continuous response.
+        For frequencies of a continuous response; for groups kept whose effects were not.
     """
-    from .predict import group_names
+    from .predict import generator
     from .sample import check_count
 
     d, family = posterior.rows_of_data(), posterior.model.distribution
@@ -87,10 +88,7 @@ def replicates(posterior: Posterior, draws: int | None, kind: str | None, groups
         count = max(min(count, int(NUMBERS / len(d.y)), posterior.draws_kept.chains * posterior.draws_kept.draws), 10)
     else:
         count = check_count("draws", draws, 1)
-    stand_in: Any = posterior
-    if d.terms and group_names(stand_in, groups):
-        posterior.group_effects(0)  # refuses where they were not kept
-    simulated = _simulated(posterior, count, groups, seed)
+    simulated = simulate(posterior, count, groups, generator(seed))
     labels = d.labels if name == "ordinal" or (len(d.labels) == 2 and (d.trials is None or (d.trials == 1).all())) else ()
     lower = 0.0 if name in (*POSITIVE, "beta") else -np.inf
     return Replicates(
@@ -105,21 +103,6 @@ def successes_name(response: str) -> str:
         return responses._arguments(found[1])[0].strip()
     found = responses._TRIALS.match(response)
     return response if found is None else found[1].strip()
-
-
-def _simulated(posterior: Posterior, count: int, groups: Any, seed: Any) -> Array:
-    """(count, rows used) responses."""
-    try:
-        table = posterior.simulate(count, groups=groups, seed=seed)
-    except AssertionError:  # what simulates gaussian responses asks for the sd that other families lack
-        family = posterior.model.distribution
-        name = "this" if family is None else family.name
-        raise OptionError(
-            f"responses of the {name} family cannot be simulated from draws in this version, so that plot.predictive() is "
-            "not available; use plot.groups(), or model.fit() and its check()"
-        ) from None
-    rows = posterior.design.rows
-    return np.stack([np.asarray(table[f"sim_{i + 1}"], dtype=np.float64)[rows] for i in range(count)])
 
 
 # -- panels ---------------------------------------------------------------------------------------------------

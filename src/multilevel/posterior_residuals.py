@@ -7,8 +7,9 @@ predictive draws would give, its tails included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,11 @@ from .structured_draws import RowSds
 if TYPE_CHECKING:
     from .posterior import Posterior
 
-__all__ = ["KINDS", "expectation", "observed", "quantile_residuals", "residuals", "spread", "thinned"]
+__all__ = ["KINDS", "expectation", "observed", "quantile_residuals", "residuals", "serial", "spread", "thinned"]
 
 Array = NDArray[np.float64]
 
-KINDS = ("response", "pearson", "quantile")
+KINDS = ("response", "pearson", "deviance", "quantile")
 EVALUATIONS = {True: 4e6, False: 2e5}  # distribution functions at most (draws times rows), of normal and other responses
 FEWEST = 100  # draws, whatever the rows
 
@@ -39,19 +40,58 @@ def residuals(posterior: Posterior, kind: str, seed: Any) -> Array:
     if kind not in KINDS:
         raise OptionError(f"kind {kind!r} is not known; allowed are {', '.join(map(repr, KINDS))}")
     posterior.rows_of_data()
-    if posterior.model.residual is not None and kind != "response":
+    if serial(posterior) and kind != "response":
         raise OptionError(
-            f"kind={kind!r} takes independent residuals of one variance in this version; use kind='response', or "
+            f"kind={kind!r} takes residuals without a serial correlation in this version; use kind='response', or "
             "model.fit().residuals('normalized')"
         )
     if kind == "quantile":
         return quantile_residuals(posterior, seed)
     if family is not None and family.name == "ordinal":
         raise OptionError(f"categories have no {kind} residuals, for they are no numbers; use kind='quantile'")
+    if kind == "deviance" and family is not None:
+        return _deviance(posterior, family)
     raw = observed(posterior) - expectation(posterior)
     if kind == "response":
         return np.asarray(raw)
+    if kind == "deviance":
+        return np.asarray(raw / spread(posterior) * sigma_of(posterior).mean())
     return np.asarray(raw / np.maximum(spread(posterior), np.finfo(np.float64).tiny))
+
+
+def serial(posterior: Posterior) -> bool:
+    """Whether the residuals are correlated within series."""
+    residual = posterior.model.residual
+    return residual is not None and residual.serial is not None
+
+
+def _deviance(posterior: Posterior, family: Family) -> Array:
+    """Deviance residuals at the posterior means of the mean (without extra zeros), log dispersion and shape."""
+    from .generalised_deviance import deviance_residuals
+
+    d, total = posterior.rows_of_data(), posterior.draws_kept.chains * posterior.draws_kept.draws
+    means = np.zeros((3, len(d.y)))
+    for part in _parts(posterior):
+        mean = family.mean(part.eta.ravel()).reshape(part.eta.shape)
+        means[:, part.rows] += np.array([one.sum(axis=0) / total for one in (mean, part.first, part.second)])
+    family = family.at_shape(float(means[2, 0]))
+    eta = _predictor(family, means[0])
+    stand_in: Any = SimpleNamespace(
+        family=family, rows_of_data=posterior.rows_of_data, _eta=(eta, eta), _parameters=(means[1], means[2])
+    )
+    return deviance_residuals(stand_in)
+
+
+def _predictor(family: Family, mean: Array) -> Array:
+    """Linear predictors of means, the other way round than `Family.mean`."""
+    from scipy.special import logit, ndtri
+
+    way: dict[str, Callable[[Array], Any]] = {
+        "identity": lambda m: m, "log": np.log, "logit": logit, "probit": ndtri, "inverse": lambda m: 1 / m,
+        "cloglog": lambda m: np.log(-np.log1p(-m)), "cauchit": lambda m: np.tan(np.pi * (m - 0.5)), "sqrt": np.sqrt,
+        "inverse_square": lambda m: m**-2.0,
+    }  # fmt: skip
+    return np.asarray(way[family.link](mean), dtype=np.float64)
 
 
 def observed(posterior: Posterior) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class RowParameters:
 
 def columns_of(
     posterior: Posterior,
+    centre: Array,
     eta: Array,
     part: slice,
     parameters: RowParameters,
@@ -66,7 +68,7 @@ def columns_of(
     trials: Array | None,
     rng: np.random.Generator,
 ) -> dict[str, NDArray[Any]]:
-    """Columns of some rows from their linear predictors (draws, m).
+    """Columns of some rows from their linear predictors (draws, m): those predicted at, and those that limits come from.
 
     Proportions, where the family counts successes; of an ordinal response the probability of each category, with a
     confidence interval its limits as ``<category>_low`` and ``<category>_high``, with a prediction interval the ends of the
@@ -75,14 +77,20 @@ def columns_of(
     family = posterior.model.distribution
     assert family is not None
     if family.name == "ordinal":
-        return _categories(posterior, family, eta, interval, probabilities)
+        return _categories(posterior, family, centre, eta, interval, probabilities)
     first, second = parameters.at(part, eta.shape)
-    mean = family.expected(eta.ravel(), first.ravel(), second.ravel()).reshape(eta.shape)
+
+    def expected(at: Array) -> Array:
+        return np.asarray(family.expected(at.ravel(), first.ravel(), second.ravel()).reshape(at.shape))
+
+    mean = expected(centre)
     out: dict[str, NDArray[Any]] = {"prediction": mean.mean(axis=0)}
     if interval is None:
         return out
     values = mean
-    if interval == "prediction":
+    if interval == "confidence" and eta is not centre:
+        values = expected(eta)
+    elif interval == "prediction":
         values = drawn(family, rng, eta, first, second, None if trials is None else np.nan_to_num(trials, nan=1.0))
         values = values if trials is None else values / trials
     discrete = interval == "prediction" and family.name in (*COUNTS, *TRIALS)  # limits are values that can occur
@@ -91,23 +99,38 @@ def columns_of(
 
 
 def _categories(
-    posterior: Posterior, family: Family, eta: Array, interval: str | None, probabilities: tuple[float, float]
+    posterior: Posterior,
+    family: Family,
+    centre: Array,
+    eta: Array,
+    interval: str | None,
+    probabilities: tuple[float, float],
 ) -> dict[str, NDArray[Any]]:
-    link = Family("binomial", family.link)
-    labels, cuts = posterior.design.labels, [*further(posterior).T, None]
-    below, total = np.zeros(eta.shape), np.zeros(eta.shape[1])
+    labels = posterior.design.labels
     out: dict[str, NDArray[Any]] = {}
+    total = np.zeros(eta.shape[1])
     ends = np.zeros((2, eta.shape[1]), dtype=np.intp)
-    for label, cut in zip(labels, cuts, strict=True):
-        upto = np.ones(eta.shape) if cut is None else link.mean((cut[:, None] - eta).ravel()).reshape(eta.shape)
-        share = upto - below
-        out[label] = share.mean(axis=0)
+    full = _shares(posterior, family, eta) if interval is not None and eta is not centre else None
+    for i, share in enumerate(_shares(posterior, family, centre)):
+        out[labels[i]] = share.mean(axis=0)
+        over = share if full is None else next(full)
         if interval == "confidence":
-            out[f"{label}_low"], out[f"{label}_high"] = np.quantile(share, probabilities, axis=0)
-        total, below = total + out[label], upto
-        if cut is not None:  # ends are the first categories that are not exceeded with these probabilities
+            out[f"{labels[i]}_low"], out[f"{labels[i]}_high"] = np.quantile(over, probabilities, axis=0)
+        total = total + over.mean(axis=0)
+        if i < len(labels) - 1:  # ends are the first categories that are not exceeded with these probabilities
             ends += total < np.array(probabilities)[:, None] - 1e-12
     if interval == "prediction":
         names = np.array(labels, dtype=object)
         out |= {"ci_low": names[ends[0]], "ci_high": names[ends[1]]}
     return out
+
+
+def _shares(posterior: Posterior, family: Family, eta: Array) -> Iterator[Array]:
+    """(draws, m) probabilities of each category in turn."""
+    link = Family("binomial", family.link)
+    below = np.zeros(eta.shape)
+    for cut in further(posterior).T:
+        upto = link.mean((cut[:, None] - eta).ravel()).reshape(eta.shape)
+        yield upto - below
+        below = upto
+    yield 1.0 - below

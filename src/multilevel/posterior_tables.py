@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import chain_diagnostics as chains
+from .independent import GOOD_ESS, GOOD_K, may_be_trusted
 from .tables import Block, clean, effect_name, fixed_point, numbers
 
 if TYPE_CHECKING:
@@ -17,31 +18,48 @@ Array = NDArray[np.float64]
 
 DIAGNOSED = 400  # effects of groups whose R-hat goes into the verdict; more are a sample of them
 GOOD_R_HAT = 1.01
-GOOD_ESS = 400.0
 GOOD_BFMI = 0.3
 
 
-def columns(x: Array, level: float, diagnose: bool = True) -> dict[str, Array]:
-    """Estimates of (chains, draws, m) values: mean, sd, interval and, on request, convergence."""
+def columns(x: Array, level: float, diagnose: bool = True, most: Array | float = np.inf) -> dict[str, Array]:
+    """Estimates of (chains, draws, m) values: mean, sd, interval and, on request, convergence.
+
+    `most` is what they are worth at most, from `worth`, one number or (m,).
+    """
     flat = x.reshape(-1, *x.shape[2:])
     low, high = np.quantile(flat, [(1 - level) / 2, (1 + level) / 2], axis=0)
     out = {"estimate": flat.mean(axis=0), "est_error": flat.std(axis=0, ddof=1), "ci_low": low, "ci_high": high}
     if diagnose:
-        out |= {"rhat": chains.r_hat(x), "ess_bulk": chains.ess_bulk(x), "ess_tail": chains.ess_tail(x)}
+        bulk, tail = np.minimum(chains.ess_bulk(x), most), np.minimum(chains.ess_tail(x), most)
+        out |= {"rhat": chains.r_hat(x), "ess_bulk": bulk, "ess_tail": tail}
     return out
+
+
+def worth(posterior: Posterior, coefficients: bool) -> float:
+    """Largest effective sample size of coefficients, or of parameters.
+
+    Draws by importance sampling come in random order, and do not show how often proposals are repeated. Coefficients of
+    linear models are drawn afresh given the parameters.
+    """
+    kept = posterior.draws_kept
+    if kept.method != "independent":
+        return float("inf")
+    total = kept.chains * kept.draws
+    afresh = posterior.model.distribution is None and float(kept.facts.get("proposals", total)) >= total
+    return float("inf") if coefficients and afresh else float(kept.facts["effective"])
 
 
 def fixef(posterior: Posterior, level: float) -> dict[str, Any]:
     """Columns of `Posterior.fixef`."""
     names = np.array(posterior.design.names, dtype=object)
-    return {"term": names, **columns(posterior.draws_kept.beta, level)}
+    return {"term": names, **columns(posterior.draws_kept.beta, level, most=worth(posterior, True))}
 
 
 def parameters(posterior: Posterior, level: float) -> dict[str, Any]:
     """Columns of `Posterior.parameters`: sds, correlations, sigma."""
     kept = posterior.draws_kept
     names = np.array([c.name for c in kept.coordinates], dtype=object)
-    return {"parameter": names, **columns(kept.scalars, level)}
+    return {"parameter": names, **columns(kept.scalars, level, most=worth(posterior, False))}
 
 
 def ranef(posterior: Posterior, level: float) -> dict[str, Any]:
@@ -93,6 +111,8 @@ def verdict(posterior: Posterior) -> tuple[bool, str]:
     """Whether the draws may be trusted, and one sentence on it."""
     kept = posterior.draws_kept
     total = kept.chains * kept.draws
+    if not all(_finite(one) for one in (kept.scalars, kept.beta, *kept.b)):
+        return False, "Do not trust these draws: some of them are no numbers; sample again, with tighter priors."
     if kept.method in ("exact", "independent"):
         return _verdict_of_independent(posterior, total)
     worst, least = _worst(posterior)
@@ -125,15 +145,24 @@ def _verdict_of_independent(posterior: Posterior, total: int) -> tuple[bool, str
     if kept.method == "exact":
         return True, f"The draws may be trusted: {total} independent draws from the exact posterior."
     k, effective = float(kept.facts["pareto_k"]), float(kept.facts["effective"])
-    if k < 0.5 and effective >= min(GOOD_ESS, total / 2):
+    if kept.facts.get("stopped"):
+        return False, (
+            f"Do not trust these draws: importance sampling was stopped early, after {kept.facts['proposals']} proposals; "
+            f"Pareto k {k:.2f} (good below {GOOD_K}), worth {effective:.0f} of {total}."
+        )
+    if may_be_trusted(k, effective, total, int(kept.facts.get("proposals", total))):
         return True, (
-            f"The draws may be trusted: by importance sampling, Pareto k {k:.2f} (good below 0.5), worth "
+            f"The draws may be trusted: by importance sampling, Pareto k {k:.2f} (good below {GOOD_K}), worth "
             f"{effective:.0f} of {total}."
         )
     return False, (
-        f"Do not trust these draws: importance sampling, Pareto k {k:.2f} (good below 0.5), worth {effective:.0f} of "
+        f"Do not trust these draws: importance sampling, Pareto k {k:.2f} (good below {GOOD_K}), worth {effective:.0f} of "
         f"{total}; sample with method='nuts'."
     )
+
+
+def _finite(x: Array) -> bool:
+    return x.size == 0 or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
 
 
 def _worst(posterior: Posterior) -> tuple[float, float]:

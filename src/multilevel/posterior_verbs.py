@@ -135,7 +135,7 @@ class PosteriorVerbs:
     # -- shares of variance -----------------------------------------------------------------------------------
 
     def icc(
-        self, by_group: bool = False, level: float = 0.95, scale: str = "link", progress: bool | None = None
+        self, by_group: bool = False, level: float = 0.95, *, scale: str = "link", progress: bool | None = None
     ) -> Any:
         """Posterior of the intraclass correlations: the share of variance that lies between groups.
 
@@ -176,7 +176,7 @@ class PosteriorVerbs:
 
         return icc(cast("Posterior", self), by_group, level, scale, progress)
 
-    def r2(self, level: float = 0.95, scale: str = "link", progress: bool | None = None) -> Any:
+    def r2(self, level: float = 0.95, *, scale: str = "link", progress: bool | None = None) -> Any:
         """Posterior of marginal R squared (fixed effects) and conditional R squared (fixed and random effects).
 
         Nakagawa & Schielzeth (2013, Methods Ecol. Evol. 4(2)) with Johnson's (2014) mean random-effect variance, at every
@@ -215,7 +215,7 @@ class PosteriorVerbs:
 
         return glance(cast("Posterior", self))
 
-    def augment(self, new: Any = None, new_levels: str = "error") -> Any:
+    def augment(self, new: Any = None, new_levels: str = "error", *, offset: Any = None) -> Any:
         """The columns the model used with .fitted (posterior mean), .est_error (its posterior sd), .resid and parts.
 
         Parts: .fixed without the group effects (linear models), .linear, the linear predictor (others). An ordinal response
@@ -227,7 +227,9 @@ class PosteriorVerbs:
             New rows, with all their columns; without .resid.
         new_levels : {"error", "population", "sample"}
             For `predict`.
+        offset : column name or array, optional
+            Of the new rows, where the model was made with an array as offset.
         """
         from .posterior_broom import augment
 
-        return augment(cast("Posterior", self), new, new_levels)
+        return augment(cast("Posterior", self), new, new_levels, offset)

@@ -53,13 +53,22 @@ def prior_predictive(model: Model, n: int, seed: Any) -> Any:
     if model.design.y is None:
         raise DataError("this model was saved without its data, whose rows this needs; save it with save(path, data=True)")
     count, rng, d = check_count("n", n, 1), generator(seed), model.design
-    out = np.full((count, d.n_input), np.nan)
-    out[:, d.rows] = responses(model, entries_of(model), count, rng)
-    return like(d.kind, {f"sim_{i + 1}": column for i, column in enumerate(out)})
+    return like(d.kind, simulated(model, responses(model, entries_of(model), count, rng)))
+
+
+def simulated(model: Model, y: Array) -> dict[str, Any]:
+    """Columns sim_1 ... of (n, rows used) responses: rows left out are missing, categories the values of the data."""
+    from .responses import labelled
+
+    d = model.design
+    out = np.full((len(y), d.n_input), np.nan)
+    out[:, d.rows] = y
+    columns = [labelled(d, model.data, one) for one in out] if model.family == "ordinal" else list(out)
+    return {f"sim_{i + 1}": column for i, column in enumerate(columns)}
 
 
 def responses(model: Model, entries: list[Entry], n: int, rng: np.random.Generator) -> Array:
-    """(n, rows used) responses, of as many draws of all parameters."""
+    """(n, rows used) responses, of as many draws of all parameters; of an ordinal response numbers of categories."""
     d = model.design
     if model.distribution is not None:
         return _of_family(d, model.distribution, entries, n, rng)
@@ -180,8 +189,11 @@ def _draw(entry: Entry, rng: np.random.Generator, n: int) -> Array:
 def thresholds(entries: list[Entry], n: int, rng: np.random.Generator) -> Array:
     """(n, m) thresholds of an ordinal response from their priors, given that they ascend; fewer where that is rare.
 
-    Equal priors: sorted draws. Others: those draws that happen to ascend.
+    Equal priors: sorted draws. Others: those draws that happen to ascend. Held ones are what they are.
     """
+    held = [float(e.prior.value) for e in entries if isinstance(e.prior, Fixed)]
+    if held and len(held) == len(entries):
+        return np.tile(held, (n, 1))
     priors = [e.prior for e in entries if isinstance(e.prior, Density)]
     assert len(priors) == len(entries)
     if all(prior == priors[0] for prior in priors):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from . import residual_priors
 from .errors import DataError, OptionError, listing, nearest
+from .improper import refuse_improper
 from .priors import LKJ, Fixed, Flat, HalfStudentT, Normal, Prior, Uniform
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def prior_table(
         if kind == "sigma" and chosen is None and residual_priors.typical(residual):
             entry = replace(entry, typical=True)
         out.append(entry)
+    if family is not None:
+        refuse_improper(out, design, family)
     return out
 
 

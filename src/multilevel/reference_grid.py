@@ -43,6 +43,8 @@ class ReferenceGrid:
     offset : ndarray (m,)
     source : Source or None
         The data, where they are still there.
+    what : {"fit", "posterior"}
+        What it is the grid of, for errors.
     """
 
     values: dict[str, list[Any]]
@@ -51,6 +53,7 @@ class ReferenceGrid:
     rows: Array
     offset: Array
     source: Source | None
+    what: str = "fit"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,6 +100,7 @@ def make_grid(fit: Fit, at: Mapping[str, Any] | None = None) -> ReferenceGrid:
     if not design.all_names:
         raise OptionError("the model has no fixed effects, so that every population mean is zero")
     source = None if design.y is None else Source(fit)
+    what = "posterior" if hasattr(fit, "draws_kept") else "fit"
     names = predictors(fit)
     given = _checked_at(at, names)
     values: dict[str, list[Any]] = {}
@@ -107,7 +111,7 @@ def make_grid(fit: Fit, at: Mapping[str, Any] | None = None) -> ReferenceGrid:
             factors.add(name)
             values[name] = _chosen_levels(name, given[name], levels) if name in given else levels
         else:
-            values[name] = _numbers(name, given[name]) if name in given else [_mean(source, name)]
+            values[name] = _numbers(name, given[name]) if name in given else [_mean(source, name, what)]
             if len(values[name]) == 1:
                 held[name] = values[name][0]
     size = math.prod(len(one) for one in values.values())
@@ -117,7 +121,7 @@ def make_grid(fit: Fit, at: Mapping[str, Any] | None = None) -> ReferenceGrid:
             f"as in at={{{max(values, key=lambda n: len(values[n]))!r}: ...}}"
         )
     rows, offset = model_rows(fit, _columns(values, size))
-    return ReferenceGrid(values, frozenset(factors), held, rows, offset, source)
+    return ReferenceGrid(values, frozenset(factors), held, rows, offset, source, what)
 
 
 def predictors(fit: Fit) -> list[str]:
@@ -219,11 +223,11 @@ def _distinct(name: str, values: list[Any]) -> list[Any]:
     return values
 
 
-def _mean(source: Source | None, name: str) -> float:
+def _mean(source: Source | None, name: str, what: str) -> float:
     if source is None:
         raise DataError(
-            f"this fit was saved without its data, so that the mean of {name!r} is not known; give the value, as in "
-            f"at={{{name!r}: 0}}, or save the fit with save(path, data=True)"
+            f"this {what} was saved without its data, so that the mean of {name!r} is not known; give the value, as in "
+            f"at={{{name!r}: 0}}, or save the {what} with save(path, data=True)"
         )
     return float(source.values(name).mean())
 
@@ -274,8 +278,8 @@ def _frequencies(grid: ReferenceGrid, case_weights: Array | None) -> Array:
     """How often each combination of the factors occurs in the data; the values of covariates do not count."""
     if grid.source is None:
         raise DataError(
-            "this fit was saved without its data, so that frequencies are not known; use weights='equal', or save the "
-            "fit with save(path, data=True)"
+            f"this {grid.what} was saved without its data, so that frequencies are not known; use weights='equal', or save "
+            f"the {grid.what} with save(path, data=True)"
         )
     n = len(grid.source.design.y)
     index, inside = np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)

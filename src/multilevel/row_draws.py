@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
 from .families import Family, shape_values
 from .laplace import coefficients_of
-from .posterior_predict import flat, predictors, rows_to_predict, sigma_of
+from .posterior_predict import CHUNK as LARGEST
+from .posterior_predict import flat, need_effects, predictors, rows_to_predict, sigma_of
 from .posterior_predict import log_likelihood as log_normal
+from .posterior_predict import log_likelihood_parts as log_normal_parts
 from .residuals import structured_noise
 from .structured_draws import structure_draws
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .design import Design
     from .posterior import Posterior
 
-__all__ = ["drawn", "drawn_responses", "log_likelihood", "new_responses"]
+__all__ = ["drawn", "drawn_responses", "log_likelihood", "log_likelihood_parts", "new_responses"]
 
 Array = NDArray[np.float64]
 
@@ -52,22 +53,47 @@ def log_likelihood(posterior: Posterior) -> Array:
     if posterior.model.distribution is None:
         _kept_groups(posterior)
         return log_normal(posterior)
+    kept = posterior.draws_kept
+    out = np.empty((kept.chains * kept.draws, len(posterior.rows_of_data().y)))
+    for rows, values in log_likelihood_parts(posterior):
+        out[:, rows] = values
+    return out.reshape(kept.chains, kept.draws, -1)
+
+
+def log_likelihood_parts(posterior: Posterior, numbers: float = LARGEST) -> Iterator[tuple[slice, Array]]:
+    """Parts of the rows with the (draws, m) log densities of their responses, at most so many numbers at once.
+
+    All rows together where residuals are serially correlated, for there each depends on others.
+
+    Raises
+    ------
+    OptionError
+        If the group effects were not kept.
+    """
+    d, family, residual = posterior.rows_of_data(), posterior.model.distribution, posterior.model.residual
+    if family is None:
+        _kept_groups(posterior)
+        if residual is not None and residual.serial is not None:
+            yield slice(0, len(d.y)), flat(log_normal(posterior))
+        else:
+            yield from log_normal_parts(posterior, numbers)
+        return
     from . import _core
 
-    d, family = posterior.rows_of_data(), posterior.model.distribution
     kept = posterior.draws_kept
-    out = np.empty((kept.chains * kept.draws, len(d.y)))
-    for part in _parts(posterior):
+    total, out = kept.chains * kept.draws, np.empty((0, 0))
+    for part in _parts(posterior, numbers):
         shape = part.eta.shape
+        if part.draws.start == 0:
+            out = np.empty((total, shape[1]))
         y, trials = np.broadcast_to(d.y[part.rows], shape), None
         if d.trials is not None:
             trials = np.ascontiguousarray(np.broadcast_to(d.trials[part.rows], shape).ravel())
         columns = [np.ascontiguousarray(v.ravel()) for v in (y, part.eta, part.first, part.second)]
         density = _core.log_densities(family.kernel, columns[0], trials, *columns[1:])[0][:, 0]
-        out[part.draws, part.rows] = np.asarray(density).reshape(shape)
-    if d.weights is not None:
-        out *= d.weights
-    return out.reshape(kept.chains, kept.draws, -1)
+        out[part.draws] = np.asarray(density).reshape(shape)
+        if part.draws.stop == total:
+            yield part.rows, out if d.weights is None else out * d.weights[part.rows]
 
 
 def new_responses(posterior: Posterior, rng: np.random.Generator) -> Array:
@@ -139,14 +165,14 @@ def further(posterior: Posterior) -> Array:
     return flat(kept.scalars)[:, own]
 
 
-def _parts(posterior: Posterior) -> Iterator[_Part]:
+def _parts(posterior: Posterior, numbers: float = LARGEST) -> Iterator[_Part]:
     """All rows under all draws, piece by piece, with their linear predictors and further parameters."""
     d, family = posterior.rows_of_data(), posterior.model.distribution
     assert family is not None
     designs = row_designs(d, family)
     values = further(posterior)
     rows = rows_to_predict(posterior, None, _kept_groups(posterior), None, False)
-    for piece, eta in predictors(posterior, rows, False, np.random.default_rng(0)):
+    for piece, eta in predictors(posterior, rows, False, np.random.default_rng(0), numbers):
         step = max(1, CHUNK // max(eta.shape[1], 1))
         for at in range(0, len(eta), step):
             draws = slice(at, min(at + step, len(eta)))
@@ -156,6 +182,5 @@ def _parts(posterior: Posterior) -> Iterator[_Part]:
 
 
 def _kept_groups(posterior: Posterior) -> str:
-    if posterior.design.terms and not posterior.draws_kept.b:
-        raise OptionError("this needs the group effects, which were not kept (keep='parameters'); sample with keep='all'")
+    need_effects(posterior)
     return "all"

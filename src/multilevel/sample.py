@@ -22,7 +22,7 @@ from .marginal_residual import StructuredMarginal
 from .posterior_mode import Mode, find_mode
 from .prior_table import entries_of
 from .progress import Progress
-from .sampler import GROUP_MEMORY, chains_of, seeds, watched
+from .sampler import GROUP_MEMORY, LEAST_DRAWS, SamplingStopped, chains_of, seeds, watched
 
 if TYPE_CHECKING:
     from .model import Model
@@ -34,8 +34,6 @@ Array = NDArray[np.float64]
 LARGEST_INDEPENDENT = 10  # coordinates beyond which importance sampling is not tried
 LARGEST_SLOW = 16  # the same where NUTS is slow
 WARMUP = 300  # steps that adapt NUTS: it starts at the mode in coordinates made round there
-GOOD_K = 0.5  # Pareto's k up to which independent draws are used
-GOOD_SHARE = 0.15  # and the effective share of proposals from which
 COSTLY = 1e7  # operations of one evaluation from which there are
 FEW = 1000  # proposals in all; draws of coefficients and group effects then share those of the variances
 
@@ -49,9 +47,15 @@ def check_count(name: str, value: Any, least: int) -> int:
 
 def check_options(chains: Any, draws: Any, warmup: Any, target: Any, method: Any, keep: Any, thin: Any) -> None:
     """Refuse what cannot be sampled with."""
-    for name, value, least in (("chains", chains, 1), ("draws", draws, 4), ("warmup", warmup, 0), ("thin", thin, 1)):
+    least = {"chains": (chains, 1), "draws": (draws, LEAST_DRAWS), "warmup": (warmup, 0), "thin": (thin, 1)}
+    for name, (value, fewest) in least.items():
         if name != "warmup" or value is not None:
-            check_count(name, value, least)
+            check_count(name, value, fewest)
+    if -(-draws // thin) < LEAST_DRAWS:
+        raise OptionError(
+            f"thin={thin} leaves {-(-draws // thin)} of {draws} draws of each chain; at least {LEAST_DRAWS} are needed: take "
+            "more draws, or a smaller thin"
+        )
     if isinstance(target, bool) or not isinstance(target, (int, float, np.number)) or not 0.5 <= target < 1:
         raise OptionError(f"target, the acceptance NUTS aims at, must lie from 0.5 to below 1, got {target!r}")
     if method not in ("auto", "nuts", "independent"):
@@ -122,12 +126,12 @@ def run(
     target_density = _density(model, entries)
     core_seed, rng = seeds(seed)
     with Progress(chains * draws, "sampling", progress) as bar:
-        x, facts, stats, name = _coordinates(
-            target_density, model, chains, draws, warmup, method, target, threads, core_seed, rng, bar
+        x, facts, stats, name, drawn = _coordinates(
+            target_density, model, chains, draws, warmup, method, target, threads, core_seed, rng, thin, bar
         )
         x = np.ascontiguousarray(x[:, ::thin])
         stats = {k: v[:, ::thin] for k, v in stats.items()}
-        made = _complete(target_density, x, core_seed, threads, keep, bar)
+        made = _complete(target_density, x, drawn, core_seed, threads, keep, bar)
     facts |= {"seconds": time.perf_counter() - started, "seed": seed, "warmup": warmup}
     return Draws(target_density.coordinates, *made, name, stats, facts), entries
 
@@ -152,47 +156,62 @@ def _coordinates(
     threads: int,
     seed: int,
     rng: np.random.Generator,
+    thin: int,
     bar: Progress,
-) -> tuple[Array, dict[str, Any], dict[str, Array], str]:
-    """(chains, draws, size) unconstrained draws."""
+) -> tuple[Array, dict[str, Any], dict[str, Array], str, Array | None]:
+    """(chains, draws, size) unconstrained draws; last what was drawn given the thinned ones, where that was done already."""
     core = density.core
     if density.size == 0:
-        return np.empty((chains, draws, 0)), {}, {}, "exact"
+        return np.empty((chains, draws, 0)), {}, {}, "exact", None
     mode = find_mode(lambda x: core.log_posterior(np.ascontiguousarray(x), True), start_of(density, model))
     facts: dict[str, Any] = {"mode_gradients": mode.gradients}
     largest = LARGEST_SLOW if density.slow else LARGEST_INDEPENDENT
     if method == "independent" or (method == "auto" and density.size <= largest):
-        found, good = _by_importance(density, mode, chains, draws, threads, rng, bar)
-        facts |= {
-            "pareto_k": found.pareto_k,
-            "effective": found.effective,
-            "log_evidence": found.log_evidence,
-            "proposals": found.proposals,
-        }
-        if good or method == "independent":
-            return found.x, facts, {}, "independent"
+        kept = chains * -(-draws // thin)
+        found, drawn = _by_importance(density, mode, chains, draws, kept, threads, seed, rng, bar)
+        facts |= found.facts(kept)
+        if method == "independent":
+            independent.refuse_empty(found)
+        # one that was stopped goes on to nothing else
+        if found.good(kept) or found.stopped or method == "independent":
+            given = None if drawn is None else drawn[found.index[:, ::thin].ravel()]
+            return found.x, facts, {}, "independent", given
     x, stats, more = _nuts(density, mode, chains, draws, warmup, target, threads, seed, rng, bar)
-    return x, facts | more, stats, "nuts"
+    return x, facts | more, stats, "nuts", None
 
 
 def _by_importance(
-    density: Marginal, mode: Mode, chains: int, draws: int, threads: int, rng: np.random.Generator, bar: Progress
-) -> tuple[independent.Sample, bool]:
-    """Draws by importance sampling, and whether its check is passed.
+    density: Marginal,
+    mode: Mode,
+    chains: int,
+    draws: int,
+    kept: int,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    bar: Progress,
+) -> tuple[independent.Sample, Array | None]:
+    """Draws by importance sampling, of which so many are kept.
 
-    Where it is not, again with proposals from what the last round found.
+    Where a factorisation takes long, coefficients and group effects (proposals, width) are drawn from the same one.
     """
     core = density.core
-    count = -(-FEW // chains) if density.costly(COSTLY) else independent.proposals(chains, draws)
-    found = None
-    for _ in range(independent.ROUNDS if density.costly(COSTLY) else independent.MORE_ROUNDS):
-        values = watched(core, bar, count / draws, lambda x: core.log_posteriors(np.ascontiguousarray(x), threads))
-        found = independent.draw(values, mode, chains, draws, count, rng, before=found)
-        good = found.pareto_k < GOOD_K and found.effective >= GOOD_SHARE * chains * min(draws, count)
-        if good:
-            break
-    assert found is not None
-    return found, good
+    costly = density.costly(COSTLY)
+    count = -(-FEW // chains) if costly else independent.proposals(chains, draws)
+    both = costly and not density.slow
+    drawn: list[Array] = [np.empty(0)]
+
+    def evaluated(x: Array) -> Array:
+        if not both:
+            return np.asarray(core.log_posteriors(np.ascontiguousarray(x), threads))
+        values, drawn[0] = core.log_posteriors_and_draws(np.ascontiguousarray(x), seed + 1, threads)
+        return np.asarray(values)
+
+    values = watched(core, bar, count / draws, evaluated)
+    most = independent.ROUNDS if costly else independent.MORE_ROUNDS
+    found = independent.rounds(values, mode, chains, draws, count, most, kept, rng)
+    fits = both and 8.0 * drawn[0].shape[1] * kept <= GROUP_MEMORY
+    return found, drawn[0] if fits else None
 
 
 def _nuts(
@@ -214,7 +233,8 @@ def _nuts(
         core, bar, (warmup + draws) / draws,
         lambda s: core.nuts(s, mode.x, mode.root, warmup, draws, 10, target, True, seed, threads),
     )  # fmt: skip
-    return chains_of(work(starts), draws, target)
+    found = work(starts)
+    return chains_of(found, draws, target, work.stopped)
 
 
 def start_of(density: Marginal, model: Model) -> Array:
@@ -248,9 +268,12 @@ def _column_squares(term: Any, k: int) -> Array:
 
 
 def _complete(
-    density: Marginal, x: Array, seed: int, threads: int, keep: str, bar: Progress
+    density: Marginal, x: Array, drawn: Array | None, seed: int, threads: int, keep: str, bar: Progress
 ) -> tuple[Array, Array, list[Array]]:
-    """Parameters on their own scale, coefficients and group effects for coordinates (chains, draws, size)."""
+    """Parameters on their own scale, coefficients and group effects for coordinates (chains, draws, size).
+
+    `drawn`: these in the engine's coordinates, if they are there already.
+    """
     chains, draws, _ = x.shape
     flat = np.ascontiguousarray(x.reshape(chains * draws, density.size))
     scalars = density.core.constrained(flat) if density.size else np.tile(
@@ -268,11 +291,11 @@ def _complete(
     order = np.lexsort(flat.T) if density.size else np.arange(len(flat))
     back = np.argsort(order)
     beta, b = [], []
-    step = len(flat) if keep == "all" else max(1, int(GROUP_MEMORY / 8 / max(effects, 1) / 4))
+    step = len(flat) if keep == "all" or drawn is not None else max(1, int(GROUP_MEMORY / 8 / max(effects, 1) / 4))
     for at in range(0, len(flat), step):
-        part = np.ascontiguousarray(flat[order[at : at + step]])
-        drawn = density.core.draw(part, seed + 1 + at, threads)
-        one, effects_drawn = density.effects(drawn)
+        index = order[at : at + step]
+        made = drawn[index] if drawn is not None else _drawn(density, flat[index], seed + 1 + at, threads, bar)
+        one, effects_drawn = density.effects(made)
         beta.append(one)
         if keep == "all":
             b = [v[back].reshape(*shape, *v.shape[1:]) for v in effects_drawn]
@@ -281,3 +304,16 @@ def _complete(
         np.concatenate(beta)[back].reshape(*shape, -1),
         b,
     )
+
+
+def _drawn(density: Marginal, x: Array, seed: int, threads: int, bar: Progress) -> Array:
+    """Coefficients and group effects given coordinates (m, size), engine's coordinates.
+
+    The sampler may have been stopped before, for what it had done until then: watching it anew starts it again.
+    """
+    core = density.core
+    work = watched(core, bar, np.inf, lambda part: core.draw(np.ascontiguousarray(part), seed, threads))
+    drawn = work(x)
+    if work.stopped:  # a second time
+        raise SamplingStopped
+    return np.asarray(drawn)

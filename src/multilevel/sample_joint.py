@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import joint_independent
+from . import independent, joint_independent
 from .draws import Draws
 from .errors import OptionError
 from .joint import JointTarget
@@ -43,7 +43,7 @@ def run(
     entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
     joint = JointTarget(model.laplace(threads), entries)
     core_seed, rng = seeds(seed)
-    check_memory(int(joint.core.size) - joint.parameters, chains * (draws // thin), keep)
+    check_memory(int(joint.core.size) - joint.parameters, chains * -(-draws // thin), keep)
     with Progress(chains * draws, "sampling", progress) as bar:
         found = None
         if method != "nuts":
@@ -87,21 +87,19 @@ def _independent(
     bar: Progress,
 ) -> Found | None:
     """Importance sampling; None where it does not suit, or fails its check and another method may be taken."""
-    found = joint_independent.sample(joint, chains, draws, threads, seed, rng, keep == "all", bar)
-    if found is None:
+    kept = chains * -(-draws // thin)
+    found = joint_independent.sample(joint, chains, draws, kept, threads, seed, rng, keep == "all", bar)
+    if isinstance(found, str):
         if method == "independent":
-            raise OptionError(
-                "method='independent' does not suit this model: it has too many parameters, rows or effects; leave it out"
-            )
+            raise OptionError(f"method='independent' does not suit this model: {found}; leave it out")
         return None
-    made, estimates, good = found
-    if not good and method != "independent":
+    made, estimates = found
+    if method == "independent":
+        independent.refuse_empty(made)
+    elif not made.good(kept) and not made.stopped:  # one that was stopped goes on to nothing else
         return None
     b = estimates.effects(made, thin) if keep == "all" else None
-    facts = {
-        "pareto_k": made.pareto_k, "effective": made.effective, "log_evidence": made.log_evidence,
-        "proposals": made.proposals, "points": estimates.points.outer * estimates.points.inner,
-    }  # fmt: skip
+    facts = made.facts(kept) | {"points": estimates.points.outer * estimates.points.inner}
     return np.ascontiguousarray(made.x[:, ::thin]), b, {}, facts, "independent"
 
 
@@ -121,14 +119,14 @@ def _nuts(
     found = joint.shape()
     core, mode = joint.core, found.mode
     starts = np.ascontiguousarray(rng.uniform(-0.5, 0.5, (chains, int(core.size))))
+    alone = keep != "all"  # the parameters without the group effects
     work = watched(
         core, bar, (warmup + draws) / draws,
         lambda s: core.nuts(
-            s, mode.x, found.middle, mode.root, found.derivative, found.paths, warmup, draws, 10, target, True, seed, threads
+            s, mode.x, found.middle, mode.root, found.derivative, found.paths, warmup, draws, 10, target, True, seed, threads,
+            thin, alone,
         ),
     )  # fmt: skip
-    x, stats, facts = chains_of(work(starts), draws, target)
-    x = np.ascontiguousarray(x[:, ::thin])
-    b = core.effects(x.reshape(-1, x.shape[2])) if keep == "all" else None
-    stats = {name: v[:, ::thin] for name, v in stats.items()}
+    x, stats, facts = chains_of(work(starts), -(-draws // thin), target, work.stopped)
+    b = None if alone else core.effects(np.ascontiguousarray(x.reshape(-1, x.shape[2])))
     return x[:, :, : joint.parameters], b, stats, facts | {"centred": list(joint.centred)}, "nuts"
