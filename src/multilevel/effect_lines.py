@@ -128,7 +128,7 @@ def matrices_at(fit: Fit, new: pd.DataFrame, groups: list[str], means: Array | N
     if recipe.offset_array:
         if means is None:
             raise DataError(
-                "this fit was saved without its data, and with them the offset, which was an array; save it with "
+                "this model was saved without its data, and with them the offset, which was an array; save it with "
                 "save(path, data=True)"
             )
         return fit.design.at(new, groups or None, offset=np.zeros(len(new))), means
@@ -198,7 +198,7 @@ def _levels_of(name: str, source: Source | None, design: Design) -> list[Any] | 
 
 def _unknown(what: str, name: str, example: str) -> DataError:
     return DataError(
-        f"this fit was saved without its data, so that the {what} of {name!r} is not known; give it, as in "
+        f"this model was saved without its data, so that the {what} of {name!r} is not known; give it, as in "
         f"at={{{name!r}: {example}}}, or save the fit with save(path, data=True)"
     )
 

@@ -229,7 +229,7 @@ def _frame(fit: GeneralisedFit, name: str | None, values: Any, held: Mapping[str
         return pd.DataFrame(columns), None
     if fit.design.offset is None:
         raise DataError(
-            "this fit was saved without its data, and with them the offset, which was an array; save it with "
+            "this model was saved without its data, and with them the offset, which was an array; save it with "
             "save(path, data=True)"
         )
     return pd.DataFrame(columns), np.full(m, fit.design.offset.mean())
