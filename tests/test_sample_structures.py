@@ -157,7 +157,7 @@ def small() -> dict[str, Any]:
     return {"y": 1 + 0.7 * e, "g": g, "t": t}
 
 
-@pytest.mark.parametrize("method", ["independent", "nuts"])
+@pytest.mark.parametrize("method", ["independent", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_draws_are_those_of_an_integral_on_a_grid(method: str) -> None:
     """Three variance parameters: 61 x 61 x 61 dense normal densities, the intercept integrated out."""
     data = small()
@@ -266,6 +266,7 @@ def test_many_ratios_are_drawn_as_by_nuts() -> None:
         assert abs(a.std() - b.std()) < 4 * np.hypot(sd_a, sd_b)
 
 
+@pytest.mark.slow
 def test_every_row_given_the_others_is_a_conditional_normal() -> None:
     data = rows()
     model = ml.Model(
