@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,8 @@ import multilevel as ml
 from multilevel import plot_panels
 from multilevel.posterior import Posterior
 
+HERDS = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+SLEEP = "Reaction ~ Days + (Days | Subject)"
 COLOURS = plot_panels.COLOURS
 SCHOOLS = pd.DataFrame(
     {"school": list("ABCDEFGH"), "y": [28.0, 8, -3, 7, -1, 1, 18, 12], "se": [15.0, 10, 16, 11, 9, 11, 10, 18]}
@@ -75,3 +79,70 @@ def divergent(posterior, where):
     for c, i in where:
         bad[c, i] = 1.0
     return Posterior(posterior.model, replace(kept, stats={**kept.stats, "diverging": bad}), posterior.entries)
+
+
+# -- small models of several test files, sampled or fitted once ----------------------------------------------------
+
+
+@cache
+def sleep_fit() -> Any:
+    return ml.Model(SLEEP, ml.load("sleepstudy")).fit(threads=1)
+
+
+@cache
+def herd_fit() -> Any:
+    return ml.Model(HERDS, ml.load("cbpp"), family="binomial").fit(threads=1)
+
+
+@cache
+def sleep() -> Any:
+    return sampled(SLEEP, ml.load("sleepstudy"))
+
+
+@cache
+def herds() -> Any:
+    return sampled(HERDS, ml.load("cbpp"), family="binomial")
+
+
+@cache
+def ticks() -> Any:
+    data = ml.load("grouseticks").astype({"YEAR": "category"})
+    formula = "TICKS ~ YEAR + scale(HEIGHT) + (1 | BROOD) + (1 | LOCATION)"
+    return sampled(formula, data, {"draws": 30, "keep": "parameters"}, family="nbinom2")
+
+
+@cache
+def schools() -> Any:
+    return sampled("math ~ homework + (homework | schid)", ml.load("math10"), {"draws": 1000})
+
+
+@cache
+def diseased() -> Any:
+    data = ml.load("cbpp")
+    return sampled("cbind(incidence, size - incidence) ~ period + (1 | herd)", data, {"draws": 500}, family="binomial")
+
+
+@cache
+def nests() -> Any:
+    formula = "SiblingNegotiation ~ FoodTreatment + offset(log(BroodSize)) + (1 | Nest)"
+    return sampled(formula, ml.load("owls").head(150), {"draws": 200}, family="nbinom2", zi="~ FoodTreatment")
+
+
+@cache
+def wine() -> Any:
+    data = ml.load("wine")
+    data["rating"] = pd.Categorical(data["rating"], ordered=True)
+    return sampled("rating ~ temp + contact + (1 | judge)", data, {"target": 0.95}, family="ordinal")
+
+
+def data_of(seed: int, n: int, groups: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    g = rng.integers(0, groups, n)
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": g, "h": rng.integers(0, 4, n), "w": rng.uniform(0.5, 2, n)})
+    data["arm"] = rng.choice(["a", "b", "c"], n)
+    data["y"] = 1 + data["x"] + np.sin(g) * (1 + data["x"]) + rng.normal(size=n)
+    return data
+
+
+def binary() -> pd.DataFrame:
+    return data_of(5, 90, 6).assign(t=lambda d: (d["y"] > 1).astype(int))

@@ -8,35 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from posterior_samples import check_columns, flat, held_at, sampled
+from posterior_samples import (
+    HERDS,
+    SLEEP,
+    check_columns,
+    flat,
+    held_at,
+    herd_fit,
+    herds,
+    sampled,
+    sleep,
+    sleep_fit,
+    ticks,
+)
 from scipy.special import expit
 
 import multilevel as ml
 from multilevel.errors import OptionError
 from multilevel.posterior import Posterior
-
-HERDS = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
-SLEEP = "Reaction ~ Days + (Days | Subject)"
-
-
-@cache
-def sleep_fit() -> Any:
-    return ml.Model(SLEEP, ml.load("sleepstudy")).fit(threads=1)
-
-
-@cache
-def herd_fit() -> Any:
-    return ml.Model(HERDS, ml.load("cbpp"), family="binomial").fit(threads=1)
-
-
-@cache
-def sleep() -> Any:
-    return sampled(SLEEP, ml.load("sleepstudy"))
-
-
-@cache
-def herds() -> Any:
-    return sampled(HERDS, ml.load("cbpp"), family="binomial")
 
 
 @cache
@@ -45,13 +34,6 @@ def machines() -> Any:
     data["dose"] = np.where(data["Subject"].astype(str).str[-1].astype(int) % 2, "high", "low")
     data["half"] = np.where(data["Days"] < 5, "first", "second")
     return sampled("log(Reaction) ~ dose * half + Days + (1 | Subject)", data, {"keep": "parameters"})
-
-
-@cache
-def ticks() -> Any:
-    data = ml.load("grouseticks").astype({"YEAR": "category"})
-    formula = "TICKS ~ YEAR + scale(HEIGHT) + (1 | BROOD) + (1 | LOCATION)"
-    return sampled(formula, data, {"draws": 30, "keep": "parameters"}, family="nbinom2")
 
 
 # -- means --------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Independent draws of a small posterior by randomised quasi-Monte Carlo importance sampling.
 
-The proposal is a product of one-dimensional densities along the axes of the curvature at the mode, each an interpolation of
-the log posterior on that axis: it has the posterior's own skewness and tails there. Points are a
-scrambled Sobol sequence, one scrambling per chain. Pareto's k of the importance ratios says whether the draws may be used
-(Vehtari, Simpson, Gelman, Yao & Gabry 2024, J. Mach. Learn. Res. 25(72)).
+Proposals are a mixture. In the first round its parts are products of one-dimensional densities along the axes of the
+curvature at the mode, each an interpolation of the log posterior on that axis, so that they have its skewness and tails.
+Where the check fails, further rounds add products of the marginal densities along the principal axes of what the last one
+found, and normal kernels about its points, which follow curved ridges. Points are a scrambled Sobol sequence, one scrambling
+per chain. Pareto's k of the importance ratios says whether the draws may be used (Vehtari, Simpson, Gelman, Yao & Gabry 2024,
+J. Mach. Learn. Res. 25(72)).
 """
 
 from __future__ import annotations

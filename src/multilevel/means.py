@@ -16,7 +16,17 @@ from .errors import OptionError, listing, nearest
 from .frame import label_text, like
 from .mean_contrasts import contrast_weights, default_adjust
 from .multiplicity import Family, adjust, check_adjust
-from .reference_grid import WEIGHTS, Averages, ReferenceGrid, average, dependence, derivative, estimable, make_grid
+from .reference_grid import (
+    WEIGHTS,
+    Averages,
+    AveragesTable,
+    ReferenceGrid,
+    average,
+    dependence,
+    derivative,
+    estimable,
+    make_grid,
+)
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -45,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Estimates:
+class Estimates(AveragesTable):
     """Linear combinations of the fixed effects, each with a label.
 
     Attributes
@@ -72,17 +82,6 @@ class Estimates:
     def tests(self) -> bool:
         """Whether the table has tests against zero."""
         return True
-
-    def __len__(self) -> int:
-        return len(self.averages.rows)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """One column as an array."""
-        columns = self.columns()
-        if name not in columns:
-            raise OptionError(f"there is no column {name!r}; {nearest(name, columns) or 'there are ' + listing(columns)}")
-        out: NDArray[Any] = columns[name]
-        return out
 
     def frame(self) -> Any:
         """The estimates as a frame of the library of the data."""
@@ -150,9 +149,6 @@ class Estimates:
         from .mean_tables import text
 
         return text(self)
-
-    def __repr__(self) -> str:
-        return str(self)
 
     def _repr_html_(self) -> str:
         from .mean_tables import html

@@ -18,7 +18,7 @@ from . import numpyro_text as text
 from .arviz_tree import response_name
 from .errors import DataError, OptionError
 from .marginal import CORRELATION, fixed_root
-from .prior_table import Entry, further_of, prior_table
+from .prior_table import Entry, entries_of
 from .priors import LKJ, Fixed
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class _Writer:
     imports: set[str] = field(default_factory=set)
 
     def write(self) -> NumpyroModel:
-        design, family = self.model.design, self.model.distribution
-        self.entries = prior_table(design, family, self.model.priors, further_of(self.model))
+        design = self.model.design
+        self.entries = entries_of(self.model)
         response = response_name(design)
         self.used = {response}
         self._coefficients()

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from . import generalised_means, mean_tables, response_scale, tables
 from . import means as linear
-from .errors import OptionError, listing, nearest
 from .means import Asked, Columns, shown
 from .posterior_predict import flat
-from .reference_grid import Averages, dependence, estimable
+from .reference_grid import Averages, AveragesTable, dependence, estimable
 from .response_scale import Back
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ CHUNK = 2e7  # numbers held at once: draws times estimates
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorEstimates:
+class PosteriorEstimates(AveragesTable):
     """Linear combinations of the coefficients of a posterior, each with a label.
 
     Attributes
@@ -62,19 +61,6 @@ class PosteriorEstimates:
     def compares(self) -> bool:
         """Whether zero (of ratios: one) means no effect, so that the table has the probability to be above."""
         return True
-
-    def __len__(self) -> int:
-        return len(self.averages.rows)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """One column as an array."""
-        columns = self.columns()
-        if name not in columns:
-            raise OptionError(
-                f"there is no column {name!r}; {nearest(name, columns) or 'there are ' + listing(columns)}"
-            )
-        out: NDArray[Any] = columns[name]
-        return out
 
     def frame(self) -> Any:
         """The estimates as a frame of the library of the data."""
@@ -157,9 +143,6 @@ class PosteriorEstimates:
 
     def __str__(self) -> str:
         return "\n\n".join(tables._block_text(block) for block in _blocks(self)) + "\n"
-
-    def __repr__(self) -> str:
-        return str(self)
 
     def _repr_html_(self) -> str:
         return mean_tables._html(_blocks(self))

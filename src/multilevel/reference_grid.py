@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from .errors import DataError, OptionError, listing, nearest
 if TYPE_CHECKING:
     from .fit import Fit
 
-__all__ = ["WEIGHTS", "Averages", "ReferenceGrid", "average", "dependence", "derivative", "make_grid"]
+__all__ = ["WEIGHTS", "Averages", "AveragesTable", "ReferenceGrid", "average", "dependence", "derivative", "make_grid"]
 
 Array = NDArray[np.float64]
 WEIGHTS = ("equal", "proportional", "cells")
@@ -77,6 +78,30 @@ class Averages:
     labels: dict[str, NDArray[Any]]
     rows: Array
     offset: Array
+
+
+class AveragesTable(ABC):
+    """Numbers about averages, as columns under their labels; printed as `str` gives them."""
+
+    averages: Averages
+
+    @abstractmethod
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The table's columns as arrays."""
+
+    def __len__(self) -> int:
+        return len(self.averages.rows)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """One column as an array."""
+        columns = self.columns()
+        if name not in columns:
+            raise OptionError(f"there is no column {name!r}; {nearest(name, columns) or 'there are ' + listing(columns)}")
+        out: NDArray[Any] = columns[name]
+        return out
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def make_grid(fit: Fit, at: Mapping[str, Any] | None = None) -> ReferenceGrid:

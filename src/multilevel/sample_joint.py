@@ -13,7 +13,7 @@ from .draws import Draws
 from .errors import OptionError
 from .joint import JointTarget
 from .marginal import Coordinate
-from .prior_table import further_of, prior_table
+from .prior_table import entries_of
 from .progress import Progress
 from .sampler import GROUP_MEMORY, chains_of, seeds, watched
 
@@ -40,7 +40,7 @@ def run(
 ) -> tuple[Draws, list[Any]]:
     """Draw the posterior of a generalised model; also its prior table."""
     started = time.perf_counter()
-    entries = prior_table(model.design, model.distribution, model.priors, further_of(model))
+    entries = entries_of(model)
     joint = JointTarget(model.laplace(threads), entries)
     core_seed, rng = seeds(seed)
     check_memory(int(joint.core.size) - joint.parameters, chains * -(-draws // thin), keep)

@@ -1,7 +1,8 @@
 """Scrambled Sobol points: a low-discrepancy sequence of up to twelve dimensions, randomised.
 
-Direction numbers: Joe & Kuo (2008), SIAM J. Sci. Comput. 30, 2635. Scrambling: Owen's (1995), by the hash of Burley (2020),
-J. Comput. Graph. Tech. 9(4), 1. (scipy.stats has it too, but takes half a second to import.)
+Direction numbers: Joe & Kuo (2008), SIAM J. Sci. Comput. 30, 2635. Scrambling: Owen's (1995), by hashing as in Burley (2020),
+J. Comput. Graph. Tech. 9(4), 1, with the constants of N. Vegdahl's better-mixing variant.
+(scipy.stats has it too, but takes half a second to import.)
 """
 
 from __future__ import annotations
