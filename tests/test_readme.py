@@ -98,7 +98,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 def test_the_layout_names_every_source_file() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    files = [*(ROOT / "src" / "multilevel").glob("*.py"), *(ROOT / "src" / "core").glob("*.[hc]pp")]
+    files = [*(ROOT / "src" / "multilevel").rglob("*.py"), *(ROOT / "src" / "core").glob("*.[hc]pp")]
     unnamed = [f.name for f in files if not re.search(rf"(?<![\w/]){re.escape(f.name)}", text)]
     assert not unnamed, f"name {', '.join(sorted(unnamed))} in the layout of docs/architecture.md"
 

@@ -9,6 +9,7 @@
 #include "start.hpp"
 #include "trust.hpp"
 #include "bind_bayes.hpp"
+#include "bind_taxonomy.hpp"
 #include "bind_glmm.hpp"
 
 using Prior = std::tuple<int, Array, Codes, Codes, Array>;  // factor; diagonal, pointers, levels, values of its precision
@@ -361,6 +362,7 @@ NB_MODULE(_core, m) {
         nb::arg("z2") = std::vector<std::optional<Array>>(), nb::arg("priors") = std::vector<Prior>());
     bind_bayes(m);
     bind_glmm(m);
+    bind_taxonomy(m);
     m.def("export_blocks", &export_blocks, nb::arg("problem"));
     m.def("import_blocks", &import_blocks, nb::arg("arrays"));
     nb::class_<State>(m, "State")

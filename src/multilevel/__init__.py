@@ -49,6 +49,8 @@ _HOMES = {
     "Normal": "priors",
     "StudentT": "priors",
     "Uniform": "priors",
+    "TaxonomyClassifier": "taxonomy.estimator",
+    "Taxonomy": "taxonomy.tree",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -91,6 +93,8 @@ if TYPE_CHECKING:
     from .relatives import KnownCovariance as KnownCovariance
     from .relatives import pedigree as pedigree
     from .storage import read as read
+    from .taxonomy.estimator import TaxonomyClassifier as TaxonomyClassifier
+    from .taxonomy.tree import Taxonomy as Taxonomy
 
 
 def __getattr__(name: str) -> Any:

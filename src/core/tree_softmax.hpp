@@ -1,0 +1,346 @@
+// Softmax over the leaves of a tree whose nodes' coefficients are Gaussian deviations from their parents'.
+//
+// A tree has m nodes in depth-first order (the root left out) and c leaves, those below a node next to each other. With
+// u_v = s_v w_v the deviation of node v, theta_v = theta_parent + u_v and B (p x c) the leaves' theta:
+//   z_i = x_i B + b + o,   P(k | x_i) = softmax(z_i)_k,   P(node) = the sum over its leaves,
+//   F(w) = -sum_i weight_i log P(label_i | x_i) + |w|^2 / 2,
+// a label being a leaf or an inner node (then the log of a sum). Features come in groups, each with its own scales; the
+// intercepts are one further feature, 1 in every row, with the last row of scales.
+//
+// One value with its gradient: B by one pass down the tree per feature; probabilities row by row; X'(P - Y) feature by feature
+// from a copy of X by columns, so that no two threads write to one place; one pass up the tree per feature.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "parallel.hpp"
+#include "quick_exp.hpp"
+
+namespace multilevel {
+
+struct Tree {
+    std::vector<std::int32_t> parent;       // (m), -1 below the root; a parent comes before its children
+    std::vector<std::int32_t> leaf_of;      // (m) number of a leaf, -1 of an inner node
+    std::vector<std::int32_t> first, last;  // (m) leaves below each node: first to last - 1
+    int leaves = 0;
+    int nodes() const { return static_cast<int>(parent.size()); }
+    int stride() const { return (leaves + 15) / 16 * 16; }  // leaves of a row in memory: whole blocks
+};
+
+// rows of a sparse matrix, or columns
+template <class T>
+struct Sparse {
+    const std::int64_t* start;
+    const std::int32_t* index;
+    const T* value;
+    std::int64_t lines, across;
+};
+
+// out[k] += sum_e value[e] matrix[index[e], k], k over whole blocks of 16
+template <class T>
+inline void combine_blocks(const T* value, const std::int32_t* index, long count, const T* matrix, int stride, T* out) {
+    int k = 0;
+    for (; k + 32 <= stride; k += 32) {
+        T sum[32];
+        for (int l = 0; l < 32; ++l) sum[l] = out[k + l];
+        for (long e = 0; e < count; ++e) {
+            const T* row = matrix + static_cast<std::size_t>(index[e]) * stride + k;
+            const T x = value[e];
+            for (int l = 0; l < 32; ++l) sum[l] += x * row[l];
+        }
+        for (int l = 0; l < 32; ++l) out[k + l] = sum[l];
+    }
+    for (; k < stride; k += 16) {
+        T sum[16];
+        for (int l = 0; l < 16; ++l) sum[l] = out[k + l];
+        for (long e = 0; e < count; ++e) {
+            const T* row = matrix + static_cast<std::size_t>(index[e]) * stride + k;
+            const T x = value[e];
+            for (int l = 0; l < 16; ++l) sum[l] += x * row[l];
+        }
+        for (int l = 0; l < 16; ++l) out[k + l] = sum[l];
+    }
+}
+MULTILEVEL_WIDEST inline void combine(const float* v, const std::int32_t* at, long n, const float* matrix, int stride, float* out) {
+    combine_blocks(v, at, n, matrix, stride, out);
+}
+MULTILEVEL_WIDEST inline void combine(const double* v, const std::int32_t* at, long n, const double* matrix, int stride, double* out) {
+    combine_blocks(v, at, n, matrix, stride, out);
+}
+
+// z (count) becomes exp(z - top), top its greatest entry; returns the sum
+template <class T>
+inline double exp_and_sum(T* z, int count, T& top) {
+    top = *std::max_element(z, z + count);
+    for (int k = 0; k < count; ++k) z[k] -= top;
+    quick_exp(z, count);
+    double total = 0;
+    for (int k = 0; k < count; ++k) total += z[k];
+    return total;
+}
+
+template <class T>
+class TreeSoftmax {
+  public:
+    // label (rows): the node of each row; weight (rows); group (features): its row of the scales; offset (leaves)
+    TreeSoftmax(Tree tree, Sparse<T> x, const std::int32_t* label, const double* weight, const std::int32_t* group, int groups,
+                std::vector<T> offset, int threads)
+        : tree_(std::move(tree)), x_(x), label_(label), weight_(weight), group_(group), groups_(groups), offset_(std::move(offset)),
+          threads_(threads), m_(tree_.nodes()), c_(tree_.leaves), ld_(tree_.stride()), b_(cells(x.across)), bias_(ld_),
+          p_(cells(x.lines)), inner_start_(x.lines, -1) {
+        turn();
+        std::int64_t size = 0;
+        for (std::int64_t i = 0; i < x_.lines; ++i)
+            if (tree_.leaf_of[label_[i]] < 0) {
+                inner_start_[i] = size;
+                size += tree_.last[label_[i]] - tree_.first[label_[i]];
+            }
+        inner_.resize(size);
+        change_inner_.resize(size);
+    }
+
+    std::size_t size() const { return static_cast<std::size_t>(features() + 1) * m_; }
+    std::int64_t features() const { return x_.across; }
+    int nodes() const { return m_; }
+    int threads() const { return threads_; }
+
+    // w (features + 1, m), scales (groups + 1, m) -> F; its gradient where wanted. Without the prior: the first sum alone.
+    double value(const T* w, const double* scales, T* gradient, bool prior = true) {
+        spread(w, scales, b_, bias_, true);
+        double f = rows();
+        if (prior) f += 0.5 * dot(w, w);
+        if (gradient) gather(p_, inner_, true, scales, prior ? w : nullptr, gradient);
+        return f;
+    }
+    // Hessian of F at the w of the last value, times a vector
+    void product(const T* direction, const double* scales, T* out, bool prior = true) {
+        if (change_.empty()) change_.resize(p_.size());
+        spread(direction, scales, b_, bias_, false);
+        changes();
+        gather(change_, change_inner_, false, scales, prior ? direction : nullptr, out);
+    }
+    // a metric for minimisation, by features: 1 + mean over nodes of s^2 times sum_i weight_i x_ij^2 rate
+    std::vector<T> metric(const double* scales, double rate) const {
+        std::vector<T> out(features() + 1);
+        double all = 0;
+        for (std::int64_t i = 0; i < x_.lines; ++i) all += weight_[i];
+        std::vector<double> size(groups_ + 1, 0.0);
+        for (int g = 0; g <= groups_; ++g)
+            for (int v = 0; v < m_; ++v) size[g] += scales[g * m_ + v] * scales[g * m_ + v] / m_;
+        for (std::int64_t j = 0; j < features(); ++j) {
+            double sum = 0;
+            for (std::int64_t e = column_start_[j]; e < column_start_[j + 1]; ++e) sum += squares_[e];
+            out[j] = static_cast<T>(1 + size[group_[j]] * rate * sum);
+        }
+        out[features()] = static_cast<T>(1 + size[groups_] * rate * all);
+        return out;
+    }
+    double dot(const T* a, const T* b) const {
+        return sum_of_parts(size(), [&](Range r) {
+            double sum = 0;
+            for (std::size_t e = r.begin; e < r.end; ++e) sum += static_cast<double>(a[e]) * b[e];
+            return sum;
+        });
+    }
+    template <class Body>
+    void over_parts(std::size_t n, Body&& body) const {
+        const auto parts = ranges(n, 64);
+        parallel_for(parts.size(), threads_, [&](std::size_t part) { body(parts[part]); });
+    }
+    template <class Body>
+    double sum_of_parts(std::size_t n, Body&& body) const {
+        const auto parts = ranges(n, 64);
+        std::vector<double> sums(parts.size());
+        parallel_for(parts.size(), threads_, [&](std::size_t part) { sums[part] = body(parts[part]); });
+        double out = 0;
+        for (double v : sums) out += v;
+        return out;
+    }
+
+  private:
+    Tree tree_;
+    Sparse<T> x_;
+    const std::int32_t* label_;
+    const double* weight_;
+    const std::int32_t* group_;
+    int groups_;
+    std::vector<T> offset_;
+    int threads_, m_, c_, ld_;
+    std::vector<T> b_, bias_;                    // (features, ld), (ld)
+    std::vector<T> p_, change_;                  // (rows, ld) probabilities of the leaves, and their change along a direction
+    std::vector<std::int64_t> inner_start_;      // (rows) where an inner label's leaves begin in inner_, -1 of a leaf
+    std::vector<T> inner_, change_inner_;        // probabilities of the leaves given an inner label, and their change
+    std::vector<std::int64_t> column_start_;     // X by columns
+    std::vector<std::int32_t> row_;
+    std::vector<T> by_column_, squares_;         // x_ij weight_i, x_ij^2 weight_i
+
+    std::size_t cells(std::int64_t lines) const { return static_cast<std::size_t>(lines) * ld_; }
+
+    void turn() {
+        const std::int64_t entries = x_.start[x_.lines];
+        column_start_.assign(x_.across + 1, 0);
+        for (std::int64_t e = 0; e < entries; ++e) ++column_start_[x_.index[e] + 1];
+        for (std::int64_t j = 0; j < x_.across; ++j) column_start_[j + 1] += column_start_[j];
+        row_.resize(entries);
+        by_column_.resize(entries);
+        squares_.resize(entries);
+        std::vector<std::int64_t> at(column_start_.begin(), column_start_.end() - 1);
+        for (std::int64_t i = 0; i < x_.lines; ++i)
+            for (std::int64_t e = x_.start[i]; e < x_.start[i + 1]; ++e) {
+                const std::int64_t to = at[x_.index[e]]++;
+                row_[to] = static_cast<std::int32_t>(i);
+                by_column_[to] = static_cast<T>(x_.value[e] * weight_[i]);
+                squares_[to] = static_cast<T>(x_.value[e] * by_column_[to]);
+            }
+    }
+    // leaves' coefficients from the deviations of nodes
+    void spread(const T* w, const double* scales, std::vector<T>& b, std::vector<T>& bias, bool offset) const {
+        over_parts(features(), [&](Range part) {
+            std::vector<T> theta(m_);
+            for (std::size_t j = part.begin; j < part.end; ++j)
+                down(w + j * m_, scales + static_cast<std::size_t>(group_[j]) * m_, theta, b.data() + j * ld_);
+        });
+        std::vector<T> theta(m_);
+        down(w + features() * m_, scales + static_cast<std::size_t>(groups_) * m_, theta, bias.data());
+        if (offset)
+            for (int k = 0; k < c_; ++k) bias[k] += offset_[k];
+    }
+    void down(const T* w, const double* s, std::vector<T>& theta, T* leaves) const {
+        for (int v = 0; v < m_; ++v) {
+            const int above = tree_.parent[v], leaf = tree_.leaf_of[v];
+            theta[v] = static_cast<T>(s[v]) * w[v] + (above < 0 ? T(0) : theta[above]);
+            if (leaf >= 0) leaves[leaf] = theta[v];
+        }
+    }
+    void logits(std::int64_t i, T* z) const {
+        std::copy(bias_.begin(), bias_.end(), z);
+        const std::int64_t start = x_.start[i];
+        combine(x_.value + start, x_.index + start, x_.start[i + 1] - start, b_.data(), ld_, z);
+    }
+    // -sum of weighted log probabilities of the labels; leaves p_ and inner_
+    double rows() {
+        return sum_of_parts(x_.lines, [&](Range part) {
+            double sum = 0;
+            for (std::size_t i = part.begin; i < part.end; ++i) {
+                logits(i, p_.data() + i * ld_);
+                const double log_probability = row(i, p_.data() + i * ld_);
+                if (weight_[i] > 0) sum -= weight_[i] * log_probability;
+            }
+            return sum;
+        });
+    }
+    // log probability of one row's label; its logits become probabilities
+    double row(std::size_t i, T* z) {
+        const int node = label_[i], leaf = tree_.leaf_of[node];
+        double own = leaf >= 0 ? z[leaf] : 0.0;
+        if (leaf < 0) {
+            const int first = tree_.first[node], count = tree_.last[node] - first;
+            T* inner = inner_.data() + inner_start_[i];
+            T top;
+            std::copy(z + first, z + first + count, inner);
+            const double total = exp_and_sum(inner, count, top);
+            for (int k = 0; k < count; ++k) inner[k] = static_cast<T>(inner[k] / total);
+            own = top + std::log(total);
+        }
+        T top;
+        const double total = exp_and_sum(z, c_, top);
+        const T scale = static_cast<T>(1 / total);
+        for (int k = 0; k < c_; ++k) z[k] *= scale;
+        for (int k = c_; k < ld_; ++k) z[k] = 0;
+        return own - top - std::log(total);
+    }
+    // change of p_ and inner_ when the coefficients change by b_ and bias_
+    void changes() {
+        over_parts(x_.lines, [&](Range part) {
+            for (std::size_t i = part.begin; i < part.end; ++i) {
+                T* d = change_.data() + i * ld_;
+                logits(i, d);
+                if (inner_start_[i] >= 0) {
+                    const int node = label_[i];
+                    weigh(inner_.data() + inner_start_[i], d + tree_.first[node], change_inner_.data() + inner_start_[i],
+                          tree_.last[node] - tree_.first[node]);
+                }
+                weigh(p_.data() + i * ld_, d, d, c_);
+            }
+        });
+    }
+    static void weigh(const T* p, const T* d, T* out, int count) {
+        double mean = 0;
+        for (int k = 0; k < count; ++k) mean += static_cast<double>(p[k]) * d[k];
+        const T shift = static_cast<T>(mean);
+        for (int k = 0; k < count; ++k) out[k] = p[k] * (d[k] - shift);
+    }
+    // X'(P - Y) of each feature, summed up the tree; `leaf_labels`: Y of leaf labels is one, else nothing (a change of it)
+    void gather(const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels, const double* scales, const T* w, T* out) const {
+        over_parts(features(), [&](Range part) {
+            std::vector<T> by_b(ld_), by_theta(m_);
+            for (std::size_t j = part.begin; j < part.end; ++j) {
+                std::fill(by_b.begin(), by_b.end(), T(0));
+                const std::int64_t begin = column_start_[j], end = column_start_[j + 1];
+                combine(by_column_.data() + begin, row_.data() + begin, end - begin, p.data(), ld_, by_b.data());
+                for (std::int64_t e = begin; e < end; ++e) take_label(row_[e], by_column_[e], inner, leaf_labels, by_b.data());
+                up(by_b.data(), by_theta, scales + static_cast<std::size_t>(group_[j]) * m_, w ? w + j * m_ : nullptr, out + j * m_);
+            }
+        });
+        gather_intercepts(p, inner, leaf_labels, scales, w, out);
+    }
+    template <class S>
+    void take_label(std::int64_t i, T x, const std::vector<T>& inner, bool leaf_labels, S* by_leaf) const {
+        const int node = label_[i];
+        if (inner_start_[i] < 0) {
+            if (leaf_labels) by_leaf[tree_.leaf_of[node]] -= x;
+            return;
+        }
+        const T* given = inner.data() + inner_start_[i];
+        for (int k = tree_.first[node]; k < tree_.last[node]; ++k) by_leaf[k] -= x * *given++;
+    }
+    void gather_intercepts(const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels, const double* scales, const T* w,
+                           T* out) const {
+        const auto parts = ranges(x_.lines, 64);
+        std::vector<std::vector<double>> sums(parts.size(), std::vector<double>(c_, 0.0));
+        parallel_for(parts.size(), threads_, [&](std::size_t part) {
+            double* sum = sums[part].data();
+            for (std::size_t i = parts[part].begin; i < parts[part].end; ++i) {
+                for (int k = 0; k < c_; ++k) sum[k] += weight_[i] * p[i * ld_ + k];
+                take_label(i, static_cast<T>(weight_[i]), inner, leaf_labels, sum);
+            }
+        });
+        std::vector<T> leaf(c_), node(m_);
+        for (int k = 0; k < c_; ++k) {
+            double sum = 0;
+            for (const auto& one : sums) sum += one[k];
+            leaf[k] = static_cast<T>(sum);
+        }
+        const std::size_t at = features() * m_;
+        up(leaf.data(), node, scales + static_cast<std::size_t>(groups_) * m_, w ? w + at : nullptr, out + at);
+    }
+    void up(const T* by_leaf, std::vector<T>& by_node, const double* s, const T* w, T* out) const {
+        for (int v = 0; v < m_; ++v) by_node[v] = tree_.leaf_of[v] >= 0 ? by_leaf[tree_.leaf_of[v]] : T(0);
+        for (int v = m_; v-- > 0;)
+            if (tree_.parent[v] >= 0) by_node[tree_.parent[v]] += by_node[v];
+        for (int v = 0; v < m_; ++v) out[v] = static_cast<T>(s[v]) * by_node[v] + (w ? w[v] : T(0));
+    }
+};
+
+// probabilities (rows, leaves) of the leaves: each row by itself, whatever rows there are beside it
+template <class T>
+void leaf_probabilities(const Sparse<T>& x, const T* coefficients, const T* intercepts, int leaves, int stride, int threads, double* out) {
+    const auto parts = ranges(x.lines, 256);
+    parallel_for(parts.size(), threads, [&](std::size_t part) {
+        std::vector<T> z(stride);
+        for (std::size_t i = parts[part].begin; i < parts[part].end; ++i) {
+            std::copy(intercepts, intercepts + stride, z.begin());
+            combine(x.value + x.start[i], x.index + x.start[i], x.start[i + 1] - x.start[i], coefficients, stride, z.data());
+            double* row = out + i * leaves;
+            for (int k = 0; k < leaves; ++k) row[k] = z[k];
+            double top;
+            const double total = exp_and_sum(row, leaves, top);
+            for (int k = 0; k < leaves; ++k) row[k] /= total;
+        }
+    });
+}
+
+}  // namespace multilevel

@@ -1,0 +1,466 @@
+"""TaxonomyClassifier: the scikit-learn estimator."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, MultilevelWarning, OptionError
+from .fitting import FittedTree, Settings, fit_tree, row_hash
+from .objective import sparse_rows
+from .problems import Rows
+from .scales import ScaleShape, scale_shape
+from .tree import Taxonomy, distinct_labels
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import DataConversionWarning
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as missing:
+    raise ImportError(
+        "TaxonomyClassifier needs scikit-learn 1.6 or newer: pip install 'multilevel[classify]'"
+    ) from missing
+
+__all__ = ["TaxonomyClassifier"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+
+class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax over the leaves of a tree of classes, with coefficients that lean on their parents'.
+
+    The coefficients of a class are those of its parent plus a Gaussian deviation whose scale is learnt for each level, so
+    that a class of few items borrows strength from its siblings (Shahbaba and Neal 2007, corMNL). Probabilities add up:
+    a parent's is the sum of its children's.
+
+    Parameters
+    ----------
+    tree : dict, list, data frame, graph or Taxonomy, optional
+        The tree: {child: parent}, pairs (parent, child), paths (tuples, or texts with `separator`), a data frame with one
+        column per level, a networkx graph. None: the tree that the labels show.
+    levels : sequence of str, optional
+        Names of the levels from the top; where `y` is a data frame, its columns.
+    separator : str, optional
+        Splits labels such as "animals/cats" into paths. None: labels are not split.
+    likelihood : {"flat", "nested"}
+        One softmax over all leaves, or one over the children of each node (for many classes).
+    scales : {"holdout", "cv", "fixed", "evidence"} or dict
+        How the scales of the deviations are found: by the log-loss of held-out rows, of `folds`, kept at
+        `prior_scale`, by the evidence (biased: far too small on texts), or given by level (or parent).
+    scale_by : {"level", "parent"}
+        Which deviations share a scale.
+    feature_groups : sequence, optional
+        A group for each feature; each group has its own scales.
+    prior_scale : float or sequence of float, optional
+        First value of the scales (of each level); None: 5 divided by the median length of a row.
+    intercept_scale : float
+        Scale of the intercepts' deviations, never tuned.
+    class_weight : dict, "balanced" or None
+        Weight of the items of each class; the weight of an inner node holds for the classes below it.
+    inference : {"map", "bootstrap", "nuts"}
+        The posterior mode; or with uncertainty: Bayesian bootstrap, or NUTS for small problems.
+    draws : int
+        Refits of the bootstrap, or draws of NUTS.
+    validation_fraction : float
+        Share of each class that is held out to find the scales.
+    folds : int
+        Of `scales="cv"`.
+    max_iter : int
+        Most evaluations of the objective in one minimisation.
+    tol : float
+        A minimisation ends when the objective is known to be within `tol` per item of its minimum.
+    dtype : {"float32", "float64"}
+        Precision of the data and coefficients; sums of the log-likelihood are always double.
+    n_jobs : int, optional
+        Threads; None: all processors.
+    warm_start : bool
+        Begin at the last fit's deviations, keep its scales.
+    random_state : int, RandomState or None
+        Of the held-out rows.
+
+    Attributes
+    ----------
+    tree_ : Taxonomy
+    classes_ : array (leaves,)
+        Labels of the leaves, the columns of `predict_proba`.
+    scales_ : dict
+        Scale of each level (or parent).
+    scale_profile_ : list of (scales, loss)
+        Held-out log-loss on the way to the scales.
+    class_weight_ : array (leaves,)
+        Share of each leaf in the training items.
+    n_iter_ : int
+        Evaluations of the last minimisation.
+
+    References
+    ----------
+    Shahbaba and Neal (2007), Improving classification when a class hierarchy is available using a hierarchy-based prior,
+    Bayesian Analysis 2(1).
+    """
+
+    def __init__(
+        self,
+        tree: Any = None,
+        *,
+        levels: Sequence[str] | None = None,
+        separator: str | None = None,
+        likelihood: str = "flat",
+        scales: str | Mapping[Any, float] = "holdout",
+        scale_by: str = "level",
+        feature_groups: Sequence[Any] | None = None,
+        prior_scale: float | Sequence[float] | None = None,
+        intercept_scale: float = 3.0,
+        class_weight: Mapping[Any, float] | str | None = None,
+        inference: str = "map",
+        draws: int = 20,
+        validation_fraction: float = 0.2,
+        folds: int = 3,
+        max_iter: int = 500,
+        tol: float = 1e-4,
+        dtype: str = "float32",
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        random_state: Any = 0,
+    ) -> None:
+        self.tree = tree
+        self.levels = levels
+        self.separator = separator
+        self.likelihood = likelihood
+        self.scales = scales
+        self.scale_by = scale_by
+        self.feature_groups = feature_groups
+        self.prior_scale = prior_scale
+        self.intercept_scale = intercept_scale
+        self.class_weight = class_weight
+        self.inference = inference
+        self.draws = draws
+        self.validation_fraction = validation_fraction
+        self.folds = folds
+        self.max_iter = max_iter
+        self.tol = tol
+        self.dtype = dtype
+        self.n_jobs = n_jobs
+        self.warm_start = warm_start
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    # ---- fitting -------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:
+        """Find the scales and the coefficients.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame (rows, features)
+        y : array or data frame
+            Label of each row: a name, a path, or one column per level with blanks below; an inner node is a partial label.
+        sample_weight : array (rows,), optional
+
+        Raises
+        ------
+        DataError
+            Labels missing or not in the tree, one class, missing or infinite features, negative weights.
+        OptionError
+            An option that is not known, more memory needed than there is.
+        """
+        self._check_options()
+        x = self._rows(X, fit=True)
+        tree, nodes = self._read_labels(y, x.shape[0])
+        weight = self._weights(sample_weight, x, tree, nodes)
+        group, groups = self._feature_groups(x.shape[1])
+        used = weight > 0
+        rows = Rows(x, nodes, weight, group) if used.all() else Rows(x[used], nodes[used], weight[used], group)
+        shape = scale_shape(tree, self.scale_by, groups, float(self.intercept_scale))
+        start = self._warm(tree, x.shape[1])
+        settings = self._settings(tree, shape, rows, start)
+        _warn_of_rows(rows.x, tree)
+        self.tree_ = tree
+        self._set(fit_tree(tree, rows, shape, settings, start), rows)
+        self._uncertainty(rows, settings)
+        return self
+
+    def _set(self, fitted: FittedTree, rows: Rows) -> None:
+        tree = fitted.tree
+        self.fitted_ = fitted
+        self.classes_ = _label_array([tree.labels[node] for node in tree.leaves])
+        self.scales_ = dict(zip(fitted.shape.names, fitted.scales.tolist(), strict=True))
+        self.scale_profile_ = fitted.profile
+        self.n_iter_ = fitted.evaluations
+        self.converged_ = fitted.converged
+        self.objective_ = fitted.value
+        by_node = np.zeros(len(tree))
+        np.add.at(by_node, rows.nodes, rows.weight)
+        self.node_weight_ = by_node
+        self.class_weight_ = leaf_shares(tree, by_node)
+
+    def _check_options(self) -> None:
+        _one_of("likelihood", self.likelihood, ("flat", "nested"))
+        _one_of("scale_by", self.scale_by, ("level", "parent"))
+        _one_of("inference", self.inference, ("map", "bootstrap", "nuts"))
+        _one_of("dtype", str(np.dtype(self.dtype)) if self.dtype is not None else "", ("float32", "float64"))
+        if not isinstance(self.scales, Mapping):
+            _one_of("scales", self.scales, ("holdout", "cv", "fixed", "evidence"))
+        for name in ("intercept_scale", "tol"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0):
+                raise OptionError(f"{name}={value!r} must be a positive number")
+        for name, least in (("max_iter", 1), ("folds", 2), ("draws", 2)):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least):
+                raise OptionError(f"{name}={value!r} must be a whole number of at least {least}")
+        if not 0 < self.validation_fraction < 1:
+            raise OptionError(f"validation_fraction={self.validation_fraction!r} must lie between 0 and 1")
+
+    def _rows(self, X: Any, fit: bool = False) -> Any:
+        checked = validate_data(self, X, accept_sparse="csr", reset=fit, dtype=(np.float64, np.float32), ensure_min_samples=1)
+        return sparse_rows(checked, np.dtype(self.dtype))
+
+    def _read_labels(self, y: Any, rows: int) -> tuple[Taxonomy, Ints]:
+        if y is None:
+            raise DataError("This TaxonomyClassifier estimator requires y to be passed, but the target y is None: give the labels")
+        y = self._chosen_levels(y)
+        if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected: it is read as one level of labels",
+                DataConversionWarning,
+                stacklevel=3,
+            )
+        if getattr(y, "ndim", 2) == 1 and self.tree is None and self.separator is None and np.asarray(y).dtype.kind in "fc":
+            check_classification_targets(np.asarray(y))
+        names = list(self.levels or ())
+        if self.tree is None:
+            codes, labels = distinct_labels(y, self.separator)
+            tree = Taxonomy.from_paths([label if isinstance(label, tuple) else (label,) for label in labels], names)
+            nodes = np.array([tree.node(label) for label in labels], dtype=np.int32)[codes]
+        else:
+            tree = Taxonomy.read(self.tree, names, self.separator)
+            nodes = tree.nodes_of(y, self.separator)
+        if len(nodes) != rows:
+            raise DataError(f"X has {rows} rows and y has {len(nodes)}: give one label for each row")
+        if len(tree.leaves) < 2:
+            raise DataError(f"the labels have one class only, {tree.labels[tree.leaves[0]]!r}: a classifier needs at least two")
+        return tree, nodes
+
+    def _chosen_levels(self, y: Any) -> Any:
+        """The columns of a data frame that are levels."""
+        columns = getattr(y, "columns", None)
+        if columns is None or not self.levels:
+            return y
+        absent = [name for name in self.levels if name not in list(columns)]
+        if absent:
+            raise DataError(f"level {absent[0]!r} is not a column of y, which has {', '.join(repr(c) for c in columns)}")
+        return y[list(self.levels)]
+
+    def _weights(self, sample_weight: Any, x: Any, tree: Taxonomy, nodes: Ints) -> Floats:
+        if sample_weight is None:
+            weight: Floats = np.ones(x.shape[0])
+        else:
+            weight = np.array(_check_sample_weight(sample_weight, np.empty((x.shape[0], 0))), dtype=np.float64)
+        if np.any(weight < 0):
+            row = int(np.flatnonzero(weight < 0)[0])
+            raise DataError(f"sample_weight of row {row} is {weight[row]}: weights must not be negative")
+        if not np.any(weight > 0):
+            raise DataError("all sample weights are 0: at least one row needs a weight")
+        return weight * node_factors(tree, nodes, weight, self.class_weight)[nodes]
+
+    def _feature_groups(self, features: int) -> tuple[Ints, list[str]]:
+        if self.feature_groups is None:
+            return np.zeros(features, dtype=np.int32), ["features"]
+        given = np.asarray(self.feature_groups)
+        if given.shape != (features,):
+            raise OptionError(f"feature_groups has the shape {given.shape}; give one group for each of the {features} features")
+        names, group = np.unique(given, return_inverse=True)
+        return group.astype(np.int32), [str(name) for name in names]
+
+    def _settings(self, tree: Taxonomy, shape: ScaleShape, rows: Rows, start: FittedTree | None) -> Settings:
+        from sklearn.utils import check_random_state
+
+        first, how = self._first_scales(tree, shape, rows), self.scales
+        if start is not None and len(start.scales) == len(first):
+            first, how = start.scales, "fixed"
+        if isinstance(how, Mapping):
+            how = "fixed"
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return Settings(
+            self.likelihood, how, first, int(self.max_iter), float(self.tol), self._threads(), float(self.validation_fraction),
+            int(self.folds), np.random.default_rng(seed),
+        )  # fmt: skip
+
+    def _first_scales(self, tree: Taxonomy, shape: ScaleShape, rows: Rows) -> Floats:
+        if self.prior_scale is None:
+            first = np.full(len(shape.names), 5.0 / median_length(rows))
+        else:
+            first = _positive("prior_scale", self.prior_scale, len(shape.names))
+        if isinstance(self.scales, Mapping):
+            return _given_scales(self.scales, shape, tree, first)
+        return first
+
+    def _threads(self) -> int:
+        if self.n_jobs is None or self.n_jobs == -1:
+            return os.cpu_count() or 1
+        if not (isinstance(self.n_jobs, (int, np.integer)) and self.n_jobs >= 1):
+            raise OptionError(f"n_jobs={self.n_jobs!r} must be a positive number of threads, or None or -1 for all")
+        return int(self.n_jobs)
+
+    def _warm(self, tree: Taxonomy, features: int) -> FittedTree | None:
+        last: FittedTree | None = getattr(self, "fitted_", None)
+        if not self.warm_start or last is None or last.likelihood != self.likelihood:
+            return None
+        return last if last.tree == tree and last.deviations.shape[0] == features + 1 else None
+
+    def _uncertainty(self, rows: Rows, settings: Settings) -> None:
+        """Draws of the coefficients, where asked for."""
+
+    # ---- prediction ----------------------------------------------------------------------------------------------
+
+    def _leaf_probabilities(self, X: Any) -> Floats:
+        """Probability of each leaf, (rows, leaves), with the training items' shares of the classes."""
+        check_is_fitted(self)
+        return self.fitted_.leaf_probabilities(self._rows(X), self._threads())
+
+    def predict_proba(self, X: Any, level: int | str | None = None) -> Floats:
+        """Probability of each class of a level.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame (rows, features)
+        level : int, str or None
+            Depth from 1, name of a level, or None for the leaves.
+
+        Returns
+        -------
+        array (rows, classes)
+            Rows sum to one; the columns are `classes_at(level)`. A row's probabilities do not depend on other rows.
+        """
+        p = self._leaf_probabilities(X)
+        nodes = self.tree_.at_level(level)
+        return p if len(nodes) == p.shape[1] else self.tree_.sums(p, nodes)
+
+    def predict_log_proba(self, X: Any, level: int | str | None = None) -> Floats:
+        """Logarithm of `predict_proba`."""
+        return np.log(np.maximum(self.predict_proba(X, level), np.finfo(np.float64).tiny))
+
+    def classes_at(self, level: int | str | None = None) -> npt.NDArray[Any]:
+        """Labels of a level's classes: the columns of ``predict_proba(X, level)``."""
+        check_is_fitted(self)
+        return _label_array([self.tree_.labels[node] for node in self.tree_.at_level(level)])
+
+    def predict(self, X: Any, level: int | str | None = None) -> npt.NDArray[Any]:
+        """The most probable class of each row at a level."""
+        p = self.predict_proba(X, level)
+        return self.classes_at(level)[p.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, level: int | str | None = None) -> float:
+        """Share of the rows whose predicted class at a level lies on the path of their label, or below it.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame (rows, features)
+        y : array or data frame
+            Labels in any form that `fit` takes.
+        sample_weight : array (rows,), optional
+        level : int, str or None
+        """
+        p = self.predict_proba(X, level)
+        predicted = self.tree_.at_level(level)[p.argmax(axis=1)]
+        truth = self.tree_.raised(self.tree_.nodes_of(self._chosen_levels(y), self.separator), level)
+        right = (self.tree_.first[truth] <= self.tree_.first[predicted]) & (self.tree_.last[predicted] <= self.tree_.last[truth])
+        return float(np.average(right, weights=sample_weight))
+
+
+def median_length(rows: Rows) -> float:
+    """Weighted median of the lengths of the rows that have a feature; 1 if none has."""
+    lengths = np.sqrt(np.asarray(rows.x.multiply(rows.x).sum(axis=1), dtype=np.float64)).ravel()
+    order = np.argsort(lengths)[np.sort(lengths) > 0]
+    if not len(order):
+        return 1.0
+    reached = np.cumsum(rows.weight[order])
+    return float(lengths[order[np.searchsorted(reached, 0.5 * reached[-1])]])
+
+
+def leaf_shares(tree: Taxonomy, by_node: Floats) -> Floats:
+    """Share of each leaf; the weight of inner labels goes to the leaves below as these are shared out, else evenly."""
+    weight = by_node[tree.leaves].copy()
+    for node in np.flatnonzero((tree.leaf_of < 0) & (by_node > 0))[::-1]:
+        below = slice(tree.first[node], tree.last[node])
+        own = weight[below].sum()
+        weight[below] += by_node[node] * (weight[below] / own if own > 0 else 1.0 / (below.stop - below.start))
+    return np.asarray(weight / weight.sum())
+
+
+def node_factors(tree: Taxonomy, nodes: Ints, weight: Floats, class_weight: Any) -> Floats:
+    """Factor of the weights of each node's items."""
+    out = np.ones(len(tree))
+    if class_weight is None:
+        return out
+    if isinstance(class_weight, str):
+        _one_of("class_weight", class_weight, ("balanced",))
+        total = np.bincount(nodes, weight, len(tree))
+        used = total > 0
+        out[used] = weight.sum() / (used.sum() * total[used])
+        return out
+    if not isinstance(class_weight, Mapping):
+        raise OptionError(f"class_weight={class_weight!r} must be None, 'balanced' or a dict of weights by class")
+    given = {tree.node(label): value for label, value in class_weight.items()}
+    for label, value in class_weight.items():
+        if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= 0):
+            raise OptionError(f"class_weight of {label!r} is {value!r}: give a number that is not negative")
+    for node in range(len(tree)):
+        above = tree.parent[node]
+        out[node] = given.get(node, out[above] if above >= 0 else 1.0)
+    return out
+
+
+def _given_scales(given: Mapping[Any, float], shape: ScaleShape, tree: Taxonomy, first: Floats) -> Floats:
+    out = first.copy()
+    for name, value in given.items():
+        key = tree.levels[name - 1] if isinstance(name, int) and 1 <= name <= len(tree.levels) else name
+        if key not in shape.names:
+            raise OptionError(f"scales: {name!r} has no scale here; there are {', '.join(repr(n) for n in shape.names)}")
+        out[shape.names.index(key)] = _positive(f"the scale of {name!r}", value, 1)[0]
+    return out
+
+
+def _positive(what: str, value: Any, count: int) -> Floats:
+    try:
+        numbers = np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)).copy()
+    except (TypeError, ValueError):
+        raise OptionError(f"{what}={value!r} must be one positive number, or {count} of them") from None
+    if not np.all(np.isfinite(numbers) & (numbers > 0)):
+        raise OptionError(f"{what}={value!r} must be positive")
+    return numbers
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise OptionError(f"{name}={value!r} is not known: take {', '.join(repr(a) for a in allowed)}")
+
+
+def _label_array(labels: Sequence[Hashable]) -> npt.NDArray[Any]:
+    """Labels as an array of their own kind; of objects where kinds are mixed."""
+    kinds = {type(label) for label in labels}
+    return np.array(labels) if len(kinds) == 1 and kinds.isdisjoint({tuple}) else np.array(labels, dtype=object)
+
+
+def _warn_of_rows(x: Any, tree: Taxonomy) -> None:
+    """Duplicates among the rows, and what can be told about the tree."""
+    known, times = np.unique(row_hash(x), return_counts=True)
+    copies = int(x.shape[0] - len(known))
+    if x.shape[0] >= 100 and copies > 0.05 * x.shape[0]:
+        warnings.warn(
+            f"{copies} of the {x.shape[0]} rows are copies of others: a split by rows puts copies on both sides, and its test scores are "
+            "too good; drop duplicates, or split by groups of equal rows",
+            MultilevelWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,54 @@
+"""Made texts with a tree of classes, for the tests of the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+
+@dataclass(frozen=True)
+class Articles:
+    """Rows of word counts brought to length 1, with the paths of their classes."""
+
+    x: Any  # csr_array (rows, words)
+    y: np.ndarray  # (rows, levels) of names; "" below a class that lies higher
+    test_x: Any
+    test_y: np.ndarray
+
+
+PATHS = [
+    ("animals", "birds", "ducks"),
+    ("animals", "birds", "owls"),
+    ("animals", "fish", "carp"),
+    ("animals", "fish", "pike"),
+    ("animals", "worms", ""),
+    ("tools", "saws", ""),
+    ("tools", "hammers", ""),
+    ("tools", "knives", ""),
+    ("music", "", ""),
+]
+
+
+@cache
+def articles(rows: int = 400, words: int = 60, seed: int = 3) -> Articles:
+    """Texts of nine classes at three depths; classes differ in size by a factor of ten."""
+    generator = np.random.default_rng(seed)
+    own = {path[:k]: generator.normal(0, 1.0, words) for path in PATHS for k in range(1, 4)}
+    size = np.geomspace(1, 0.1, len(PATHS))
+
+    def draw(count: int) -> tuple[Any, np.ndarray]:
+        classes = np.concatenate([np.arange(len(PATHS)), generator.choice(len(PATHS), count - len(PATHS), p=size / size.sum())])
+        lines = np.zeros((count, words))
+        for i, k in enumerate(classes):
+            path = tuple(part for part in PATHS[k] if part)
+            log_rate = sum(own[path[:depth]] for depth in range(1, len(path) + 1))
+            share = np.exp(log_rate) / np.exp(log_rate).sum()
+            lines[i] = generator.multinomial(generator.integers(4, 12), share)
+        lines /= np.linalg.norm(lines, axis=1, keepdims=True)
+        return sp.csr_array(lines), np.array([PATHS[k] for k in classes])
+
+    return Articles(*draw(rows), *draw(rows))
