@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from multilevel.taxonomy.estimator import TaxonomyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+
+from multilevel.taxonomy.estimator import TaxonomyClassifier
 
 RESULTS = Path(__file__).parent / "results"
 CS = 10.0 ** np.linspace(-0.5, 3, 8)
@@ -33,8 +34,6 @@ def amazon(path: str, three: bool) -> tuple[list[str], np.ndarray]:
     data = pd.read_parquet(path)
     levels = ["cat1", "cat2"] + (["cat3"] if three else [])
     data = data[["title", *levels]].dropna()
-    if three:
-        data.loc[data.cat3 == "unknown", "cat3"] = ""
     data = data.drop_duplicates("title")
     data = data[data.groupby(levels).title.transform("size") >= 2]
     return data.title.tolist(), data[levels].to_numpy(dtype=object)
@@ -69,7 +68,10 @@ def ours(x: Any, y: np.ndarray, test: Any, **options: Any) -> tuple[np.ndarray, 
         warnings.simplefilter("ignore")
         model = TaxonomyClassifier(separator="/", **options).fit(x, joined(y))
     names = ["/".join(str(part) for part in model.tree_.paths[leaf]) for leaf in model.tree_.leaves]
-    return model.predict_proba(test)[:, np.argsort(names)], {"scales": model.scales_, "steps": len(model.scale_profile_)}
+    return model.predict_proba(test)[:, np.argsort(names)], {
+        "scales": model.scales_,
+        "steps": len(model.scale_profile_),
+    }
 
 
 def hold_out(y: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from multilevel.taxonomy.objective import Objective, sparse_rows
-from multilevel.taxonomy.tree import Taxonomy
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+
+from multilevel.taxonomy.objective import Objective, sparse_rows
+from multilevel.taxonomy.tree import Taxonomy
 
 REPEATS = 7
 

@@ -1,6 +1,7 @@
 """Make the pictures of README.md and docs/ from bundled data: ``python docs/make_images.py``.
 
-Needs the extra "plots". Each picture is remade in place, so that `git diff --stat docs/images` shows what changed.
+Needs the extras "plots" and "classify". Each picture is remade in place, so that `git diff --stat docs/images` shows
+what changed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -19,6 +20,7 @@ import numpy as np
 import multilevel as ml
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from multilevel.posterior import Posterior
@@ -79,6 +81,39 @@ def posterior_trace() -> Figure:
     return figure
 
 
+def _nouns() -> tuple[ml.TaxonomyClassifier, Any, pd.DataFrame]:
+    """The classifier of docs/taxonomy.md, the rows to test and their labels."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    nouns = ml.load("wordnet")
+    train, test = nouns[nouns["part"] == "train"], nouns[nouns["part"] == "test"]
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    rows = vectorizer.fit_transform(train["gloss"])
+    model = ml.TaxonomyClassifier(levels=["domain", "kind"]).fit(rows, train[["domain", "kind"]])
+    return model, vectorizer.transform(test["gloss"]), test[["domain", "kind"]]
+
+
+def taxonomy_tree() -> Figure:
+    """The tree with the probabilities of one definition."""
+    model, rows, _ = _nouns()
+    figure: Figure = model.plot_tree(rows[[109]]).figure
+    return figure
+
+
+def taxonomy_confusion() -> Figure:
+    """True against predicted domains."""
+    model, rows, labels = _nouns()
+    figure: Figure = model.plot_confusion(rows, labels, level="domain").figure
+    return figure
+
+
+def taxonomy_risk() -> Figure:
+    """Share of errors as the least sure definitions are left out."""
+    model, rows, labels = _nouns()
+    figure: Figure = model.plot_risk_coverage(rows, labels).figure
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "ten_schools.png": ten_schools,
     "owls_check.png": owls_check,
@@ -87,6 +122,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "posterior_forest.png": posterior_forest,
     "posterior_groups.png": posterior_groups,
     "posterior_trace.png": posterior_trace,
+    "taxonomy_tree.png": taxonomy_tree,
+    "taxonomy_confusion.png": taxonomy_confusion,
+    "taxonomy_risk.png": taxonomy_risk,
 }
 
 

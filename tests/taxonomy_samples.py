@@ -41,7 +41,9 @@ def articles(rows: int = 400, words: int = 60, seed: int = 3) -> Articles:
     size = np.geomspace(1, 0.1, len(PATHS))
 
     def draw(count: int) -> tuple[Any, np.ndarray]:
-        classes = np.concatenate([np.arange(len(PATHS)), generator.choice(len(PATHS), count - len(PATHS), p=size / size.sum())])
+        classes = np.concatenate(
+            [np.arange(len(PATHS)), generator.choice(len(PATHS), count - len(PATHS), p=size / size.sum())]
+        )
         lines = np.zeros((count, words))
         for i, k in enumerate(classes):
             path = tuple(part for part in PATHS[k] if part)
@@ -52,3 +54,31 @@ def articles(rows: int = 400, words: int = 60, seed: int = 3) -> Articles:
         return sp.csr_array(lines), np.array([PATHS[k] for k in classes])
 
     return Articles(*draw(rows), *draw(rows))
+
+
+@dataclass(frozen=True)
+class Glosses:
+    """TF-IDF rows of the definitions of nouns, with their domains and kinds."""
+
+    x: Any  # csr_matrix (rows, words)
+    y: np.ndarray  # (rows, 2) of names
+    test_x: Any
+    test_y: np.ndarray
+    words: np.ndarray
+
+
+@cache
+def glosses(least: int = 2, domains: tuple[str, ...] = ()) -> Glosses:
+    """The bundled slice of WordNet; words in `least` definitions or more; only some domains if any are named."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    import multilevel as ml
+
+    nouns = ml.load("wordnet")
+    if domains:
+        nouns = nouns[nouns["domain"].isin(domains)]
+    train, test = nouns[nouns["part"] == "train"], nouns[nouns["part"] == "test"]
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=least)
+    x = vectorizer.fit_transform(train["gloss"])
+    labels = [part[["domain", "kind"]].to_numpy(dtype=object) for part in (train, test)]
+    return Glosses(x, labels[0], vectorizer.transform(test["gloss"]), labels[1], vectorizer.get_feature_names_out())

@@ -28,7 +28,17 @@ def calibration() -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["linear, slopes", "linear, t prior", "binomial, crossed", "poisson", "zero-inflated", "gamma", "ordinal", "poisson, nuts"]
+    "name",
+    [
+        "linear, slopes",
+        "linear, t prior",
+        "binomial, crossed",
+        "poisson",
+        "zero-inflated",
+        "gamma",
+        "ordinal",
+        "poisson, nuts",
+    ],
 )
 def test_ranks_are_uniform(calibration: ModuleType, name: str) -> None:
     model = calibration.problems()[name]

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from multilevel.taxonomy.objective import Objective, leaf_coefficients, leaf_probabilities
 from multilevel.taxonomy.tree import Taxonomy
 
@@ -34,7 +35,9 @@ class Case:
 
     def by_hand(self, w: np.ndarray) -> float:
         deviations = np.vstack([self.scales[:-1][self.group], self.scales[-1:]]) * w
-        below = np.array([[TREE.first[v] <= k < TREE.last[v] for k in range(len(TREE.leaves))] for v in range(len(TREE))])
+        below = np.array(
+            [[TREE.first[v] <= k < TREE.last[v] for k in range(len(TREE.leaves))] for v in range(len(TREE))]
+        )
         coefficients = deviations @ below
         logits = self.x.toarray() @ coefficients[:-1] + coefficients[-1] + self.offset
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -48,7 +51,9 @@ def test_the_value_is_the_formula(seed: int) -> None:
     case = Case(seed)
     assert case.objective.value(case.w, case.scales) == pytest.approx(case.by_hand(case.w), rel=1e-12)
     half_squares = 0.5 * np.sum(case.w**2)
-    assert case.objective.value(case.w, case.scales, prior=False) == pytest.approx(case.by_hand(case.w) - half_squares, rel=1e-12)
+    assert case.objective.value(case.w, case.scales, prior=False) == pytest.approx(
+        case.by_hand(case.w) - half_squares, rel=1e-12
+    )
 
 
 @given(st.integers(0, 10_000))

@@ -11,10 +11,17 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from multilevel.errors import DataError, OptionError
 from multilevel.taxonomy.tree import Taxonomy
 
-PATHS = [("animals", "birds", "owls"), ("animals", "birds", "ducks"), ("animals", "fish"), ("tools", "saws"), ("music",)]
+PATHS = [
+    ("animals", "birds", "owls"),
+    ("animals", "birds", "ducks"),
+    ("animals", "fish"),
+    ("tools", "saws"),
+    ("music",),
+]
 PARENTS = {"owls": "birds", "ducks": "birds", "birds": "animals", "fish": "animals", "saws": "tools", "music": None}
 
 
@@ -28,14 +35,16 @@ def shape(tree: Taxonomy) -> set[tuple[Any, ...]]:
         PARENTS,
         PATHS,
         ["animals/birds/owls", "animals/birds/ducks", "animals/fish", "tools/saws", "music"],
-        [("birds", "owls"), ("birds", "ducks"), ("animals", "birds"), ("animals", "fish"), ("tools", "saws"), (None, "music")],
+        [("birds", "owls"), ("birds", "ducks"), ("animals", "birds"), ("animals", "fish"), ("tools", "saws"),
+         (None, "music")],
         pd.DataFrame([("animals", "birds", "owls"), ("animals", "birds", "ducks"), ("animals", "fish", None),
                       ("tools", "saws", None), ("music", None, None)], columns=["a", "b", "c"]),
         pl.DataFrame({"a": ["animals", "animals", "animals", "tools", "music"], "b": ["birds", "birds", "fish", "saws", None],
                       "c": ["owls", "ducks", None, None, None]}),
         np.array([("animals", "birds", "owls"), ("animals", "birds", "ducks"), ("animals", "fish", ""), ("tools", "saws", ""),
                   ("music", "", "")]),
-        {**{child: above or "everything" for child, above in PARENTS.items()}, "animals": "everything", "tools": "everything"},
+        {**{child: above or "everything" for child, above in PARENTS.items()}, "animals": "everything",
+         "tools": "everything"},
         SimpleNamespace(nodes=[], edges=[("everything", "animals"), ("everything", "tools"), ("everything", "music"),
                                          ("animals", "birds"), ("animals", "fish"), ("tools", "saws"), ("birds", "owls"),
                                          ("birds", "ducks")]),
@@ -104,7 +113,12 @@ def test_no_tree_at_all(tree: Any) -> None:
 def test_labels_of_rows() -> None:
     tree = Taxonomy.from_paths(PATHS)
     expected = [tree.node(name) for name in ("owls", "fish", "birds", "music")]
-    columns = [("animals", "birds", "owls"), ("animals", "fish", ""), ("animals", "birds", None), ("music", None, float("nan"))]
+    columns = [
+        ("animals", "birds", "owls"),
+        ("animals", "fish", ""),
+        ("animals", "birds", None),
+        ("music", None, float("nan")),
+    ]
     for y in (
         ["owls", "fish", "birds", "music"],
         columns,
@@ -119,7 +133,10 @@ def test_labels_of_rows() -> None:
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (["owls", "owl"], r"row 1: the label 'owl' is not a class of the tree, which has 8 classes; did you mean 'owls'"),
+        (
+            ["owls", "owl"],
+            r"row 1: the label 'owl' is not a class of the tree, which has 8 classes; did you mean 'owls'",
+        ),
         (["owls", None], r"row 1 has no label \(1 such rows\)"),
         ([("animals", "", "owls")], "row 0 has a label below a blank one"),
         ([("tools", "owls")], "row 0: the label 'tools/owls' is not a class"),

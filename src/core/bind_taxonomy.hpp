@@ -60,13 +60,13 @@ class TreeProblem {
         f_.product(direction.data(), scales.data(), out.data(), prior);
     }
     // changes w; (value, gap, evaluations, converged)
-    nb::tuple minimise(Writable<T>& w, const Array& scales, double gap, int most, int history) {
+    nb::tuple minimise(Writable<T>& w, const Array& scales, double gap, int most) {
         check(w.size(), scales, w.size());
         TreeOptimum o;
         bool failed = false;
         {
             nb::gil_scoped_release free;
-            o = TreeMinimiser<T>(f_, scales.data(), history).minimise(w.data(), gap, most, [&] {
+            o = multilevel::minimise(f_, scales.data(), w.data(), gap, most, [&] {
                 nb::gil_scoped_acquire hold;
                 return failed = PyErr_CheckSignals() != 0;
             });
@@ -74,10 +74,11 @@ class TreeProblem {
         if (failed) throw nb::python_error();
         return nb::make_tuple(o.value, o.gap, o.evaluations, o.converged);
     }
-    int solve(const Values<T>& right, const Array& scales, Writable<T>& x, double tolerance, int most) {
+    int solve(const Values<T>& right, const Array& scales, Writable<T>& x, bool from_x, double tolerance, int most) {
         check(right.size(), scales, x.size());
         nb::gil_scoped_release free;
-        return solve_with_hessian(f_, scales.data(), right.data(), x.data(), tolerance, most);
+        f_.set_curvature();
+        return solve_with_hessian(f_, scales.data(), right.data(), x.data(), from_x, tolerance, most);
     }
 
   private:
@@ -135,8 +136,8 @@ void bind_tree_problem(nb::module_& m, const char* name) {
              nb::arg("threads"))
         .def("value", &P::value, nb::arg("w"), nb::arg("scales"), nb::arg("gradient").none(), nb::arg("prior") = true)
         .def("product", &P::product, nb::arg("direction"), nb::arg("scales"), nb::arg("out"), nb::arg("prior") = true)
-        .def("minimise", &P::minimise, nb::arg("w"), nb::arg("scales"), nb::arg("gap"), nb::arg("most"), nb::arg("history"))
-        .def("solve", &P::solve, nb::arg("right"), nb::arg("scales"), nb::arg("x"), nb::arg("tolerance"), nb::arg("most"));
+        .def("minimise", &P::minimise, nb::arg("w"), nb::arg("scales"), nb::arg("gap"), nb::arg("most"))
+        .def("solve", &P::solve, nb::arg("right"), nb::arg("scales"), nb::arg("x"), nb::arg("from_x"), nb::arg("tolerance"), nb::arg("most"));
     m.def("tree_probabilities", &tree_probabilities<T>, nb::arg("start"), nb::arg("index"), nb::arg("value"),
           nb::arg("coefficients"), nb::arg("intercepts"), nb::arg("leaves"), nb::arg("threads"));
 }

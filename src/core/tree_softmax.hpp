@@ -82,6 +82,14 @@ inline double exp_and_sum(T* z, int count, T& top) {
     return total;
 }
 
+constexpr int LANES = 16;  // features that go down or up the tree side by side
+
+// features in a row of one group of scales, at most LANES
+struct FeatureBlock {
+    std::size_t first;
+    int count, group;
+};
+
 template <class T>
 class TreeSoftmax {
   public:
@@ -92,6 +100,7 @@ class TreeSoftmax {
           threads_(threads), m_(tree_.nodes()), c_(tree_.leaves), ld_(tree_.stride()), b_(cells(x.across)), bias_(ld_),
           p_(cells(x.lines)), inner_start_(x.lines, -1) {
         turn();
+        cut();
         std::int64_t size = 0;
         for (std::int64_t i = 0; i < x_.lines; ++i)
             if (tree_.leaf_of[label_[i]] < 0) {
@@ -109,7 +118,7 @@ class TreeSoftmax {
 
     // w (features + 1, m), scales (groups + 1, m) -> F; its gradient where wanted. Without the prior: the first sum alone.
     double value(const T* w, const double* scales, T* gradient, bool prior = true) {
-        spread(w, scales, b_, bias_, true);
+        spread(w, scales, true);
         double f = rows();
         if (prior) f += 0.5 * dot(w, w);
         if (gradient) gather(p_, inner_, true, scales, prior ? w : nullptr, gradient);
@@ -118,31 +127,46 @@ class TreeSoftmax {
     // Hessian of F at the w of the last value, times a vector
     void product(const T* direction, const double* scales, T* out, bool prior = true) {
         if (change_.empty()) change_.resize(p_.size());
-        spread(direction, scales, b_, bias_, false);
+        spread(direction, scales, false);
         changes();
         gather(change_, change_inner_, false, scales, prior ? direction : nullptr, out);
     }
-    // a metric for minimisation, by features: 1 + mean over nodes of s^2 times sum_i weight_i x_ij^2 rate
-    std::vector<T> metric(const double* scales, double rate) const {
-        std::vector<T> out(features() + 1);
-        double all = 0;
-        for (std::int64_t i = 0; i < x_.lines; ++i) all += weight_[i];
-        std::vector<double> size(groups_ + 1, 0.0);
-        for (int g = 0; g <= groups_; ++g)
-            for (int v = 0; v < m_; ++v) size[g] += scales[g * m_ + v] * scales[g * m_ + v] / m_;
-        for (std::int64_t j = 0; j < features(); ++j) {
-            double sum = 0;
-            for (std::int64_t e = column_start_[j]; e < column_start_[j + 1]; ++e) sum += squares_[e];
-            out[j] = static_cast<T>(1 + size[group_[j]] * rate * sum);
-        }
-        out[features()] = static_cast<T>(1 + size[groups_] * rate * all);
-        return out;
+    // what the labels say about each leaf's coefficient of each feature by itself, sum_i weight_i x_ij^2 p_ik (1 - p_ik), at
+    // the w of the last value: for `precondition`
+    void set_curvature() {
+        if (change_.empty()) change_.resize(p_.size());
+        curvature_.assign(cells(features() + 1), T(0));
+        over_parts(x_.lines, [&](Range part) {
+            for (std::size_t e = part.begin * ld_; e < part.end * ld_; ++e) change_[e] = p_[e] * (1 - p_[e]);
+        });
+        over_parts(features(), [&](Range part) {
+            for (std::size_t j = part.begin; j < part.end; ++j) {
+                const std::int64_t begin = column_start_[j], end = column_start_[j + 1];
+                combine(squares_.data() + begin, row_.data() + begin, end - begin, change_.data(), ld_, curvature_.data() + j * ld_);
+            }
+        });
+        const std::vector<double> sums = sums_of_rows(change_);
+        std::copy(sums.begin(), sums.end(), curvature_.begin() + cells(features()));
+    }
+    // out = M^-1 r, M the Hessian as if features and leaves did not touch each other but through the tree: for each feature
+    // I + S A' D A S, D its curvature, A which leaves are below which nodes. Solved from the leaves up and down again.
+    void precondition(const T* r, const double* scales, T* out) const {
+        over_blocks([&](const FeatureBlock& block, Buffers& at) {
+            read(r, m_, block, at.w.data());
+            read_leaves(curvature_.data(), block, at.j.data());
+            family_solve(scales_of(scales, block), at);
+            write(at.w.data(), block, out);
+        });
     }
     double dot(const T* a, const T* b) const {
         return sum_of_parts(size(), [&](Range r) {
-            double sum = 0;
-            for (std::size_t e = r.begin; e < r.end; ++e) sum += static_cast<double>(a[e]) * b[e];
-            return sum;
+            // several sums, so that additions need not wait for each other
+            double sum[8] = {};
+            std::size_t e = r.begin;
+            for (; e + 8 <= r.end; e += 8)
+                for (int l = 0; l < 8; ++l) sum[l] += static_cast<double>(a[e + l]) * b[e + l];
+            for (; e < r.end; ++e) sum[0] += static_cast<double>(a[e]) * b[e];
+            return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
         });
     }
     template <class Body>
@@ -176,6 +200,9 @@ class TreeSoftmax {
     std::vector<std::int64_t> column_start_;     // X by columns
     std::vector<std::int32_t> row_;
     std::vector<T> by_column_, squares_;         // x_ij weight_i, x_ij^2 weight_i
+    std::vector<T> curvature_;                   // (features + 1, ld)
+    std::vector<FeatureBlock> blocks_;           // of all features, the intercepts' last
+    std::vector<int> node_of_;                   // (leaves)
 
     std::size_t cells(std::int64_t lines) const { return static_cast<std::size_t>(lines) * ld_; }
 
@@ -196,23 +223,67 @@ class TreeSoftmax {
                 squares_[to] = static_cast<T>(x_.value[e] * by_column_[to]);
             }
     }
-    // leaves' coefficients from the deviations of nodes
-    void spread(const T* w, const double* scales, std::vector<T>& b, std::vector<T>& bias, bool offset) const {
-        over_parts(features(), [&](Range part) {
-            std::vector<T> theta(m_);
-            for (std::size_t j = part.begin; j < part.end; ++j)
-                down(w + j * m_, scales + static_cast<std::size_t>(group_[j]) * m_, theta, b.data() + j * ld_);
-        });
-        std::vector<T> theta(m_);
-        down(w + features() * m_, scales + static_cast<std::size_t>(groups_) * m_, theta, bias.data());
-        if (offset)
-            for (int k = 0; k < c_; ++k) bias[k] += offset_[k];
+    // of one block of features: (nodes, LANES) each
+    struct Buffers {
+        std::vector<T> w, theta, j, h;
+        explicit Buffers(int m) : w(m * LANES), theta(m * LANES), j(m * LANES), h(m * LANES) {}
+    };
+    void cut() {
+        for (int v = 0; v < m_; ++v)
+            if (tree_.leaf_of[v] >= 0) node_of_.push_back(v);
+        for (std::size_t j = 0; j < static_cast<std::size_t>(features());) {
+            const std::size_t first = j;
+            while (j < static_cast<std::size_t>(features()) && j - first < LANES && group_[j] == group_[first]) ++j;
+            blocks_.push_back({first, static_cast<int>(j - first), group_[first]});
+        }
+        blocks_.push_back({static_cast<std::size_t>(features()), 1, groups_});
     }
-    void down(const T* w, const double* s, std::vector<T>& theta, T* leaves) const {
+    template <class Body>
+    void over_blocks(Body&& body) const {
+        over_parts(blocks_.size(), [&](Range part) {
+            Buffers at(m_);
+            for (std::size_t k = part.begin; k < part.end; ++k) body(blocks_[k], at);
+        });
+    }
+    const double* scales_of(const double* scales, const FeatureBlock& block) const {
+        return scales + static_cast<std::size_t>(block.group) * m_;
+    }
+    // (features, nodes) <-> (nodes, LANES)
+    void read(const T* from, int width, const FeatureBlock& block, T* to) const {
+        for (int l = 0; l < block.count; ++l)
+            for (int v = 0; v < width; ++v) to[v * LANES + l] = from[(block.first + l) * width + v];
+    }
+    void write(const T* from, const FeatureBlock& block, T* to) const {
+        for (int l = 0; l < block.count; ++l)
+            for (int v = 0; v < m_; ++v) to[(block.first + l) * m_ + v] = from[v * LANES + l];
+    }
+    // (features, ld) of the leaves -> the leaves' places among (nodes, LANES), 0 elsewhere
+    void read_leaves(const T* from, const FeatureBlock& block, T* to) const {
+        std::fill(to, to + static_cast<std::size_t>(m_) * LANES, T(0));
+        for (int l = 0; l < block.count; ++l)
+            for (int k = 0; k < c_; ++k) to[node_of_[k] * LANES + l] = from[(block.first + l) * ld_ + k];
+    }
+    // leaves' coefficients from the deviations of nodes
+    void spread(const T* w, const double* scales, bool offset) {
+        over_blocks([&](const FeatureBlock& block, Buffers& at) {
+            read(w, m_, block, at.w.data());
+            down(scales_of(scales, block), at);
+            T* leaves = static_cast<std::int64_t>(block.first) < features() ? b_.data() + block.first * ld_ : bias_.data();
+            for (int l = 0; l < block.count; ++l)
+                for (int k = 0; k < c_; ++k) leaves[l * ld_ + k] = at.theta[node_of_[k] * LANES + l];
+        });
+        if (offset)
+            for (int k = 0; k < c_; ++k) bias_[k] += offset_[k];
+    }
+    void down(const double* scales, Buffers& at) const {
         for (int v = 0; v < m_; ++v) {
-            const int above = tree_.parent[v], leaf = tree_.leaf_of[v];
-            theta[v] = static_cast<T>(s[v]) * w[v] + (above < 0 ? T(0) : theta[above]);
-            if (leaf >= 0) leaves[leaf] = theta[v];
+            const T s = static_cast<T>(scales[v]);
+            T* theta = at.theta.data() + v * LANES;
+            const T* w = at.w.data() + v * LANES;
+            if (const int above = tree_.parent[v]; above < 0)
+                for (int l = 0; l < LANES; ++l) theta[l] = s * w[l];
+            else
+                for (int l = 0; l < LANES; ++l) theta[l] = s * w[l] + at.theta[above * LANES + l];
         }
     }
     void logits(std::int64_t i, T* z) const {
@@ -275,17 +346,24 @@ class TreeSoftmax {
     }
     // X'(P - Y) of each feature, summed up the tree; `leaf_labels`: Y of leaf labels is one, else nothing (a change of it)
     void gather(const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels, const double* scales, const T* w, T* out) const {
-        over_parts(features(), [&](Range part) {
-            std::vector<T> by_b(ld_), by_theta(m_);
-            for (std::size_t j = part.begin; j < part.end; ++j) {
-                std::fill(by_b.begin(), by_b.end(), T(0));
-                const std::int64_t begin = column_start_[j], end = column_start_[j + 1];
-                combine(by_column_.data() + begin, row_.data() + begin, end - begin, p.data(), ld_, by_b.data());
-                for (std::int64_t e = begin; e < end; ++e) take_label(row_[e], by_column_[e], inner, leaf_labels, by_b.data());
-                up(by_b.data(), by_theta, scales + static_cast<std::size_t>(group_[j]) * m_, w ? w + j * m_ : nullptr, out + j * m_);
-            }
+        const std::vector<T> by_bias = gather_intercepts(p, inner, leaf_labels);
+        over_blocks([&](const FeatureBlock& block, Buffers& at) {
+            std::vector<T> by_b(static_cast<std::size_t>(LANES) * ld_, T(0));
+            if (static_cast<std::int64_t>(block.first) == features())
+                std::copy(by_bias.begin(), by_bias.end(), by_b.begin());
+            else
+                for (int l = 0; l < block.count; ++l) gather_feature(block.first + l, p, inner, leaf_labels, by_b.data() + l * ld_);
+            read_leaves(by_b.data(), {0, block.count, 0}, at.theta.data());
+            up(scales_of(scales, block), at.theta.data());
+            write(at.theta.data(), block, out);
+            if (w)
+                for (std::size_t e = block.first * m_; e < (block.first + block.count) * m_; ++e) out[e] += w[e];
         });
-        gather_intercepts(p, inner, leaf_labels, scales, w, out);
+    }
+    void gather_feature(std::size_t j, const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels, T* by_b) const {
+        const std::int64_t begin = column_start_[j], end = column_start_[j + 1];
+        combine(by_column_.data() + begin, row_.data() + begin, end - begin, p.data(), ld_, by_b);
+        for (std::int64_t e = begin; e < end; ++e) take_label(row_[e], by_column_[e], inner, leaf_labels, by_b);
     }
     template <class S>
     void take_label(std::int64_t i, T x, const std::vector<T>& inner, bool leaf_labels, S* by_leaf) const {
@@ -297,31 +375,61 @@ class TreeSoftmax {
         const T* given = inner.data() + inner_start_[i];
         for (int k = tree_.first[node]; k < tree_.last[node]; ++k) by_leaf[k] -= x * *given++;
     }
-    void gather_intercepts(const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels, const double* scales, const T* w,
-                           T* out) const {
+    // sums over rows of (rows, ld) times their weights
+    std::vector<double> sums_of_rows(const std::vector<T>& p) const {
         const auto parts = ranges(x_.lines, 64);
         std::vector<std::vector<double>> sums(parts.size(), std::vector<double>(c_, 0.0));
         parallel_for(parts.size(), threads_, [&](std::size_t part) {
-            double* sum = sums[part].data();
-            for (std::size_t i = parts[part].begin; i < parts[part].end; ++i) {
-                for (int k = 0; k < c_; ++k) sum[k] += weight_[i] * p[i * ld_ + k];
-                take_label(i, static_cast<T>(weight_[i]), inner, leaf_labels, sum);
-            }
+            for (std::size_t i = parts[part].begin; i < parts[part].end; ++i)
+                for (int k = 0; k < c_; ++k) sums[part][k] += weight_[i] * p[i * ld_ + k];
         });
-        std::vector<T> leaf(c_), node(m_);
-        for (int k = 0; k < c_; ++k) {
-            double sum = 0;
-            for (const auto& one : sums) sum += one[k];
-            leaf[k] = static_cast<T>(sum);
-        }
-        const std::size_t at = features() * m_;
-        up(leaf.data(), node, scales + static_cast<std::size_t>(groups_) * m_, w ? w + at : nullptr, out + at);
+        std::vector<double> out(c_, 0.0);
+        for (const auto& one : sums)
+            for (int k = 0; k < c_; ++k) out[k] += one[k];
+        return out;
     }
-    void up(const T* by_leaf, std::vector<T>& by_node, const double* s, const T* w, T* out) const {
-        for (int v = 0; v < m_; ++v) by_node[v] = tree_.leaf_of[v] >= 0 ? by_leaf[tree_.leaf_of[v]] : T(0);
-        for (int v = m_; v-- > 0;)
-            if (tree_.parent[v] >= 0) by_node[tree_.parent[v]] += by_node[v];
-        for (int v = 0; v < m_; ++v) out[v] = static_cast<T>(s[v]) * by_node[v] + (w ? w[v] : T(0));
+    std::vector<T> gather_intercepts(const std::vector<T>& p, const std::vector<T>& inner, bool leaf_labels) const {
+        std::vector<double> sums = sums_of_rows(p);
+        for (std::int64_t i = 0; i < x_.lines; ++i) take_label(i, static_cast<T>(weight_[i]), inner, leaf_labels, sums.data());
+        return std::vector<T>(sums.begin(), sums.end());
+    }
+    // w of least |w|^2 / 2 + sum_k d_k theta_k^2 / 2 - r'w, theta_v = theta_parent + s_v w_v: what a subtree costs as a
+    // function of theta is J theta^2 / 2 - h theta, gathered from the leaves up; then down. at.w has r, then w; at.j has d
+    void family_solve(const double* scales, Buffers& at) const {
+        std::fill(at.h.begin(), at.h.end(), T(0));
+        for (int v = m_; v-- > 0;) {
+            const int above = tree_.parent[v];
+            if (above < 0) continue;
+            const T s = static_cast<T>(scales[v]);
+            const T *j = at.j.data() + v * LANES, *h = at.h.data() + v * LANES, *r = at.w.data() + v * LANES;
+            T *j_above = at.j.data() + above * LANES, *h_above = at.h.data() + above * LANES;
+            for (int l = 0; l < LANES; ++l) {
+                const T part = 1 / (1 + j[l] * s * s);
+                j_above[l] += j[l] * part;
+                h_above[l] += (h[l] - j[l] * s * r[l]) * part;
+            }
+        }
+        for (int v = 0; v < m_; ++v) {
+            const int above = tree_.parent[v];
+            const T s = static_cast<T>(scales[v]);
+            const T *j = at.j.data() + v * LANES, *h = at.h.data() + v * LANES;
+            T *w = at.w.data() + v * LANES, *theta = at.theta.data() + v * LANES;
+            for (int l = 0; l < LANES; ++l) {
+                const T from = above < 0 ? T(0) : at.theta[above * LANES + l];
+                w[l] = (w[l] + s * (h[l] - j[l] * from)) / (1 + j[l] * s * s);
+                theta[l] = from + s * w[l];
+            }
+        }
+    }
+    // sums over the leaves below each node, times the node's scale
+    void up(const double* scales, T* sums) const {
+        for (int v = m_; v-- > 0;) {
+            T* own = sums + v * LANES;
+            if (const int above = tree_.parent[v]; above >= 0)
+                for (int l = 0; l < LANES; ++l) sums[above * LANES + l] += own[l];
+            const T s = static_cast<T>(scales[v]);
+            for (int l = 0; l < LANES; ++l) own[l] *= s;
+        }
     }
 };
 

@@ -6,6 +6,7 @@ Names load on first use, so that ``import multilevel`` costs a few milliseconds.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -51,6 +52,9 @@ _HOMES = {
     "Uniform": "priors",
     "TaxonomyClassifier": "taxonomy.estimator",
     "Taxonomy": "taxonomy.tree",
+    "Cost": "taxonomy.stopping",
+    "Guarantee": "taxonomy.stopping",
+    "Darts": "taxonomy.stopping",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -94,12 +98,17 @@ if TYPE_CHECKING:
     from .relatives import pedigree as pedigree
     from .storage import read as read
     from .taxonomy.estimator import TaxonomyClassifier as TaxonomyClassifier
+    from .taxonomy.stopping import Cost as Cost
+    from .taxonomy.stopping import Darts as Darts
+    from .taxonomy.stopping import Guarantee as Guarantee
     from .taxonomy.tree import Taxonomy as Taxonomy
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'multilevel' has no attribute {name!r}")
+    if name == "TaxonomyClassifier" and find_spec("sklearn") is None:
+        raise ImportError("TaxonomyClassifier needs scikit-learn 1.6 or newer: pip install 'multilevel[classify]'")
     home = import_module(f".{_HOMES[name]}", __name__)
     # all of a home's names at once: importing the submodule `datasets` must not hide the function of that name
     globals().update({other: getattr(home, other) for other, place in _HOMES.items() if place == _HOMES[name]})

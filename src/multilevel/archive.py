@@ -40,10 +40,12 @@ Array = NDArray[Any]
 
 FORMAT = "multilevel fit"
 POSTERIOR = "multilevel posterior"
+CLASSIFIER = "multilevel classifier"
 VERSION = 1
 HEADER = "multilevel.json"  # the first member, whose name tells our files from other zips
 RATIO = 1100  # deflate shrinks by 1032 at most; a member that claims more lies
 DTYPES = ("<f8", "<i8", "<i4", "|b1")
+SHORT = ("<f2", "<f4")  # coefficients of a classifier
 
 
 class NewerError(Exception):
@@ -182,11 +184,13 @@ def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
         claimed = sum(info.file_size for info in entries)
         need(claimed <= RATIO * size, "its members claim to be larger than they can be")
         header = json.loads(archive.read(infos.pop(HEADER)))
-        need(isinstance(header, dict) and header["format"] in (FORMAT, POSTERIOR), "its header is of another format")
+        formats = (FORMAT, POSTERIOR, CLASSIFIER)
+        need(isinstance(header, dict) and header["format"] in formats, "its header is of another format")
         _check_version(header)
         names = header["arrays"]
         need(sorted(f"{name}.npy" for name in names) == sorted(infos), "an array is missing")
-        return header, {name: _array(archive.read(infos[f"{name}.npy"]), name) for name in names}
+        types = DTYPES + SHORT if header["format"] == CLASSIFIER else DTYPES
+        return header, {name: _array(archive.read(infos[f"{name}.npy"]), name, types) for name in names}
 
 
 def _check_version(header: Mapping[str, Any]) -> None:
@@ -199,12 +203,12 @@ def _check_version(header: Mapping[str, Any]) -> None:
         )
 
 
-def _array(raw: bytes, name: str) -> Array:
+def _array(raw: bytes, name: str, types: tuple[str, ...] = DTYPES) -> Array:
     """An array from the bytes of a .npy member; its shape must fit them."""
     stream = io.BytesIO(raw)
     need(np.lib.format.read_magic(stream) == (1, 0), f"array {name!r} is of an unknown version")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    known = dtype.str in DTYPES and not fortran and min(shape, default=0) >= 0
+    known = dtype.str in types and not fortran and min(shape, default=0) >= 0
     need(known, f"array {name!r} is of an unknown type")
     count = math.prod(shape)
     need(count * dtype.itemsize == len(raw) - stream.tell(), f"array {name!r} has a wrong size")

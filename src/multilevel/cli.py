@@ -1,4 +1,4 @@
-"""Command line: `multilevel fit`, `predict`, `update`, `profile`, `check`, `summary`, `data`.
+"""Command line: `multilevel fit`, `predict`, `update`, `profile`, `check`, `summary`, `classify`, `data`.
 
 Exit status 0 is success; 2 a mistake of the user, told in one line on standard error; 1 a bug; 130 an interrupt.
 Everything heavy is imported where it is used, so that `multilevel --help` is immediate.
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, cli_bayes, cli_verbs
-from .cli_files import check_outputs, load_table, text_columns
+from . import __version__, cli_bayes, cli_classify, cli_verbs
+from .cli_files import check_outputs, load_table, read_model, text_columns
 from .errors import FormulaError, MultilevelError, MultilevelWarning, OptionError, nearest
 
 __all__ = ["main"]
@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   multilevel update model.mlv ". ~ . + I(homework^2)" --data math10 --ml
   multilevel profile model.mlv --plots plots
   multilevel predict model.mlv new.csv --interval prediction --out predicted.csv
+  multilevel classify train titles.csv --text title --levels cat1,cat2 --out model.zip
   multilevel data sleepstudy --out sleepstudy.csv
 """
 
@@ -63,7 +64,11 @@ IN_OPTIONS = (
     ("interval='prediction'", "--interval prediction"),
     ("interval='confidence'", "--interval confidence"),
     ("groups=None", "--groups none"),
+    ("raise max_iter", "raise --max-iter"),
+    ("likelihood='nested'", "--likelihood nested"),
+    ("prior='calibrated'", "--prior calibrated"),
 )
+CLASSIFY = "Classifiers over a tree of classes, in which small classes lean on their siblings."
 PRINTS_ADVICE = ("fit", "update", "profile", "check", "summary")  # commands whose output is no data
 
 
@@ -190,6 +195,9 @@ def _parser() -> _Parser:
     summary = add("summary", help="print a saved model", description="Print a saved model.")
     summary.add_argument("model", metavar="MODEL.mlv", help="written by multilevel fit --save")
     summary.set_defaults(run=_summary)
+    cli_classify.classify_arguments(
+        add("classify", help="sort texts into a tree of classes: train, predict", description=CLASSIFY)
+    )
     data = add("data", help="list the bundled data sets, or write one", description="Bundled data sets.")
     data.add_argument("name", metavar="NAME", nargs="?", help="a set to write as CSV; without it they are listed")
     data.add_argument(
@@ -238,10 +246,12 @@ def _refuse_unknown(args: argparse.Namespace, unknown: Sequence[str]) -> NoRetur
     first = next((one for one in unknown if one.startswith("-")), None)
     if first is None:
         raise OptionError(f"there is an argument too many: {unknown[0]!r}; a formula stands in quotes")
-    parser = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices[args.command]
+    parser, names = _parser(), [args.command, *([args.verb] if args.command == "classify" else [])]
+    for name in names:
+        parser = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices[name]
     known = re.findall(r"--[a-z-]+", parser.format_help())
     hint = nearest(first.partition("=")[0], known) or f"allowed are {', '.join(dict.fromkeys(known))}"
-    raise OptionError(f"multilevel {args.command} has no option {first!r}; {hint}")
+    raise OptionError(f"multilevel {' '.join(names)} has no option {first!r}; {hint}")
 
 
 # -- commands; each returns the lines to print ------------------------------------------------------
@@ -271,14 +281,13 @@ def _fit(args: argparse.Namespace) -> list[str]:
 
 
 def _predict(args: argparse.Namespace) -> list[str]:
-    from .storage import read
     from .table_files import format_of, to_text, write_table
 
     if args.out is not None:
         check_outputs([args.out], args.new, args.model)
         format_of(args.out)
     groups = {"all": "all", "none": None}.get(args.groups, [name.strip() for name in args.groups.split(",")])
-    fit = read(args.model)
+    fit = read_model(args.model)
     new = load_table(args.new, text_columns(fit))
     predicted = fit.predict(
         new, groups=groups, kind=args.kind, interval=args.interval, level=args.level, new_levels=args.new_levels,
@@ -295,9 +304,7 @@ def _predict(args: argparse.Namespace) -> list[str]:
 
 
 def _summary(args: argparse.Namespace) -> list[str]:
-    from .storage import read
-
-    return [read(args.model).summary().rstrip("\n")]
+    return [read_model(args.model).summary().rstrip("\n")]
 
 
 def _data(args: argparse.Namespace) -> list[str]:

@@ -25,12 +25,23 @@ PLOTS = ("groups", "caterpillar", "shrinkage", "effects", "residuals")
 # -- files -----------------------------------------------------------------------------------------
 
 
-def read_fit(path: str) -> Fit:
-    """A saved fit; a posterior is refused."""
+def read_model(path: str) -> Any:
+    """A saved fit or posterior; a classifier is refused."""
     from .fit import Fit
+    from .posterior import Posterior
     from .storage import read
 
     found = read(path)
+    if not isinstance(found, (Fit, Posterior)):
+        raise FileError(f"{path!r} holds a classifier; classify new rows with multilevel classify predict {path} NEW")
+    return found
+
+
+def read_fit(path: str) -> Fit:
+    """A saved fit; a posterior is refused."""
+    from .fit import Fit
+
+    found = read_model(path)
     if not isinstance(found, Fit):
         raise FileError(f"{path!r} holds a posterior, where a fit is needed; open it in Python with multilevel.read(path)")
     return found

@@ -15,6 +15,7 @@ from .cli_files import (
     load_table,
     prepare_plots,
     read_fit,
+    read_model,
     records,
     text_columns,
     write_json,
@@ -228,10 +229,8 @@ def profile(args: argparse.Namespace) -> list[str]:
 
 
 def check(args: argparse.Namespace) -> list[str]:
-    from .storage import read
-
     check_output_options(args, args.model)
-    fit = read(args.model)
+    fit = read_model(args.model)
     made = fit.check()
     wrote = []
     if args.json:

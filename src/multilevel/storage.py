@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,8 @@ def save(fit: Fit, path: str | os.PathLike[str], data: bool = False) -> None:
     archive.write(path, header, arrays)
 
 
-def read(path: str | os.PathLike[str]) -> Fit | Posterior:
-    """Open a fit written by `Fit.save`, or a posterior written by `Posterior.save`.
+def read(path: str | os.PathLike[str]) -> Fit | Posterior | Any:
+    """Open a fit written by `Fit.save`, a posterior by `Posterior.save` or a classifier by `TaxonomyClassifier.save`.
 
     Parameters
     ----------
@@ -76,8 +76,9 @@ def read(path: str | os.PathLike[str]) -> Fit | Posterior:
 
     Returns
     -------
-    Fit or Posterior
-        Prints, predicts and gives every table; what needs the rows works if saved with ``data=True``.
+    Fit, Posterior, TaxonomyClassifier or sklearn.pipeline.Pipeline
+        Prints, predicts and gives every table; what needs the rows works if saved with ``data=True``. A pipeline from
+        texts (or numbers) to classes where ``multilevel classify train`` wrote the file.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def read(path: str | os.PathLike[str]) -> Fit | Posterior:
             raise FileError(f"{name!r} {what}; a fit is saved with fit.save(path)")
         try:
             header, arrays = archive.read(file)
-            return (_restore if header["format"] == archive.FORMAT else posterior_storage.restore)(header, arrays)
+            return _restorer(header["format"])(header, arrays)
         except archive.NewerError as error:
             raise FileError(f"{name!r} {error}") from None
         except MemoryError:
@@ -102,6 +103,14 @@ def read(path: str | os.PathLike[str]) -> Fit | Posterior:
             raise FileError(
                 f"{name!r} is damaged or incomplete ({why}); save it again, or use a copy of the file"
             ) from error
+
+
+def _restorer(kind: str) -> Callable[[dict[str, Any], dict[str, Array]], Any]:
+    if kind == archive.CLASSIFIER:
+        from .taxonomy.storage import restore
+
+        return restore
+    return posterior_storage.restore if kind == archive.POSTERIOR else _restore
 
 
 # -- writing ---------------------------------------------------------------------------------------

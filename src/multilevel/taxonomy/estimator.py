@@ -5,35 +5,48 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..errors import DataError, MultilevelWarning, OptionError
+from ..errors import DataError, OptionError
+from .checks import check_scales, check_size, copies_warning, dtype_name, is_number, one_of, positive, row_warnings
+from .decisions import DecisionVerbs
+from .explain import ExplainVerbs
 from .fitting import FittedTree, Settings, fit_tree, row_hash
+from .grow import GrowVerbs
 from .objective import sparse_rows
+from .online import seen_rows
+from .plots import PlotVerbs
 from .problems import Rows
 from .scales import ScaleShape, scale_shape
+from .storage import StorageVerbs
 from .tree import Taxonomy, distinct_labels
-
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.exceptions import DataConversionWarning
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as missing:
-    raise ImportError(
-        "TaxonomyClassifier needs scikit-learn 1.6 or newer: pip install 'multilevel[classify]'"
-    ) from missing
+from .uncertainty import UncertaintyVerbs
 
 __all__ = ["TaxonomyClassifier"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
+LARGEST_WEIGHT = 1e12
 
 
-class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class TaxonomyClassifier(
+    DecisionVerbs,
+    ExplainVerbs,
+    PlotVerbs,
+    StorageVerbs,
+    GrowVerbs,
+    UncertaintyVerbs,
+    ClassifierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Softmax over the leaves of a tree of classes, with coefficients that lean on their parents'.
 
     The coefficients of a class are those of its parent plus a Gaussian deviation whose scale is learnt for each level, so
@@ -66,8 +79,8 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Weight of the items of each class; the weight of an inner node holds for the classes below it.
     inference : {"map", "bootstrap", "nuts"}
         The posterior mode; or with uncertainty: Bayesian bootstrap, or NUTS for small problems.
-    draws : int
-        Refits of the bootstrap, or draws of NUTS.
+    draws : int, optional
+        Refits of the bootstrap (None: 20), or draws of each of the four chains of NUTS (None: 500).
     validation_fraction : float
         Share of each class that is held out to find the scales.
     folds : int
@@ -116,10 +129,10 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scale_by: str = "level",
         feature_groups: Sequence[Any] | None = None,
         prior_scale: float | Sequence[float] | None = None,
-        intercept_scale: float = 3.0,
+        intercept_scale: float = 1.0,
         class_weight: Mapping[Any, float] | str | None = None,
         inference: str = "map",
-        draws: int = 20,
+        draws: int | None = None,
         validation_fraction: float = 0.2,
         folds: int = 3,
         max_iter: int = 500,
@@ -174,9 +187,13 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         OptionError
             An option that is not known, more memory needed than there is.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, how: str | None = None, tree: Taxonomy | None = None) -> Self:
+        """Fit; `how` to find the scales and the tree may be other than the options'."""
         self._check_options()
         x = self._rows(X, fit=True)
-        tree, nodes = self._read_labels(y, x.shape[0])
+        tree, nodes = self._read_labels(y, x.shape[0], tree)
         weight = self._weights(sample_weight, x, tree, nodes)
         group, groups = self._feature_groups(x.shape[1])
         used = weight > 0
@@ -184,13 +201,22 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shape = scale_shape(tree, self.scale_by, groups, float(self.intercept_scale))
         start = self._warm(tree, x.shape[1])
         settings = self._settings(tree, shape, rows, start)
-        _warn_of_rows(rows.x, tree)
-        self.tree_ = tree
+        settings = settings if how is None else replace(settings, scales=how)
+        hashes = row_hash(rows.x)
+        row_warnings(rows.x, hashes)
+        self.tree_, self.row_hashes_ = tree, np.unique(hashes)
         self._set(fit_tree(tree, rows, shape, settings, start), rows)
         self._uncertainty(rows, settings)
         return self
 
     def _set(self, fitted: FittedTree, rows: Rows) -> None:
+        by_node = np.zeros(len(fitted.tree))
+        np.add.at(by_node, rows.nodes, rows.weight)
+        self._publish(fitted, by_node)
+        self.seen_ = seen_rows(fitted, rows, self._threads())
+
+    def _publish(self, fitted: FittedTree, by_node: Floats) -> None:
+        """The attributes of a fit; by_node: weight of the items labelled with each node."""
         tree = fitted.tree
         self.fitted_ = fitted
         self.classes_ = _label_array([tree.labels[node] for node in tree.leaves])
@@ -199,36 +225,56 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = fitted.evaluations
         self.converged_ = fitted.converged
         self.objective_ = fitted.value
-        by_node = np.zeros(len(tree))
-        np.add.at(by_node, rows.nodes, rows.weight)
         self.node_weight_ = by_node
         self.class_weight_ = leaf_shares(tree, by_node)
+        self.calibration_ = None  # they were of other coefficients
+        self.draws_ = self.trusted_ = self.verdict_ = None
 
     def _check_options(self) -> None:
-        _one_of("likelihood", self.likelihood, ("flat", "nested"))
-        _one_of("scale_by", self.scale_by, ("level", "parent"))
-        _one_of("inference", self.inference, ("map", "bootstrap", "nuts"))
-        _one_of("dtype", str(np.dtype(self.dtype)) if self.dtype is not None else "", ("float32", "float64"))
+        one_of("likelihood", self.likelihood, ("flat", "nested"))
+        one_of("scale_by", self.scale_by, ("level", "parent"))
+        one_of("inference", self.inference, ("map", "bootstrap", "nuts"))
+        one_of("dtype", dtype_name(self.dtype), ("float32", "float64"))
         if not isinstance(self.scales, Mapping):
-            _one_of("scales", self.scales, ("holdout", "cv", "fixed", "evidence"))
+            one_of("scales", self.scales, ("holdout", "cv", "fixed", "evidence"))
         for name in ("intercept_scale", "tol"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0):
+            if not (is_number(value) and np.isfinite(value) and value > 0):
                 raise OptionError(f"{name}={value!r} must be a positive number")
+        if not 1e-6 <= self.intercept_scale <= 1e6:
+            raise OptionError(f"intercept_scale={self.intercept_scale!r} must lie between 1e-6 and 1e6; 1 is usual")
         for name, least in (("max_iter", 1), ("folds", 2), ("draws", 2)):
             value = getattr(self, name)
+            if name == "draws" and value is None:
+                continue
             if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least):
                 raise OptionError(f"{name}={value!r} must be a whole number of at least {least}")
-        if not 0 < self.validation_fraction < 1:
-            raise OptionError(f"validation_fraction={self.validation_fraction!r} must lie between 0 and 1")
+        if not (is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
+            raise OptionError(f"validation_fraction={self.validation_fraction!r} must be a number between 0 and 1")
+        if self.separator is not None and not (isinstance(self.separator, str) and self.separator):
+            raise OptionError(f"separator={self.separator!r} must be a text of at least one character, or None")
+        if self.levels is not None and (isinstance(self.levels, (str, bytes)) or not isinstance(self.levels, Sequence)):
+            raise OptionError(f"levels={self.levels!r} must be a list of the levels' names, or None")
 
     def _rows(self, X: Any, fit: bool = False) -> Any:
-        checked = validate_data(self, X, accept_sparse="csr", reset=fit, dtype=(np.float64, np.float32), ensure_min_samples=1)
+        try:
+            checked = validate_data(self, X, accept_sparse="csr", reset=fit, dtype=(np.float64, np.float32))
+        except ValueError as fault:
+            if "could not convert string to float" in str(fault):
+                raise DataError(
+                    f"X has texts in place of numbers ({str(fault).rpartition(':')[2].strip()}): "
+                    "make features of them first, "
+                    "for example with scikit-learn's TfidfVectorizer before this classifier in a pipeline"
+                ) from None
+            raise
+        check_size(checked, np.dtype(self.dtype), fit)
         return sparse_rows(checked, np.dtype(self.dtype))
 
-    def _read_labels(self, y: Any, rows: int) -> tuple[Taxonomy, Ints]:
+    def _read_labels(self, y: Any, rows: int, tree: Taxonomy | None = None) -> tuple[Taxonomy, Ints]:
         if y is None:
-            raise DataError("This TaxonomyClassifier estimator requires y to be passed, but the target y is None: give the labels")
+            raise DataError(
+                "This TaxonomyClassifier estimator requires y to be passed, but the target y is None: give the labels"
+            )
         y = self._chosen_levels(y)
         if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:
             warnings.warn(
@@ -236,10 +282,17 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 DataConversionWarning,
                 stacklevel=3,
             )
-        if getattr(y, "ndim", 2) == 1 and self.tree is None and self.separator is None and np.asarray(y).dtype.kind in "fc":
+        if (
+            getattr(y, "ndim", 2) == 1
+            and self.tree is None
+            and self.separator is None
+            and np.asarray(y).dtype.kind in "fc"
+        ):
             check_classification_targets(np.asarray(y))
         names = list(self.levels or ())
-        if self.tree is None:
+        if tree is not None:
+            nodes = tree.nodes_of(y, self.separator)
+        elif self.tree is None:
             codes, labels = distinct_labels(y, self.separator)
             tree = Taxonomy.from_paths([label if isinstance(label, tuple) else (label,) for label in labels], names)
             nodes = np.array([tree.node(label) for label in labels], dtype=np.int32)[codes]
@@ -249,7 +302,9 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(nodes) != rows:
             raise DataError(f"X has {rows} rows and y has {len(nodes)}: give one label for each row")
         if len(tree.leaves) < 2:
-            raise DataError(f"the labels have one class only, {tree.labels[tree.leaves[0]]!r}: a classifier needs at least two")
+            raise DataError(
+                f"the labels have one class only, {tree.labels[tree.leaves[0]]!r}: a classifier needs at least two"
+            )
         return tree, nodes
 
     def _chosen_levels(self, y: Any) -> Any:
@@ -259,7 +314,9 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return y
         absent = [name for name in self.levels if name not in list(columns)]
         if absent:
-            raise DataError(f"level {absent[0]!r} is not a column of y, which has {', '.join(repr(c) for c in columns)}")
+            raise DataError(
+                f"level {absent[0]!r} is not a column of y, which has {', '.join(repr(c) for c in columns)}"
+            )
         return y[list(self.levels)]
 
     def _weights(self, sample_weight: Any, x: Any, tree: Taxonomy, nodes: Ints) -> Floats:
@@ -272,14 +329,25 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError(f"sample_weight of row {row} is {weight[row]}: weights must not be negative")
         if not np.any(weight > 0):
             raise DataError("all sample weights are 0: at least one row needs a weight")
-        return weight * node_factors(tree, nodes, weight, self.class_weight)[nodes]
+        if weight.max() > LARGEST_WEIGHT:
+            raise DataError(
+                f"a sample weight is {weight.max():.3g}: weights count items; divide them all to bring them near 1"
+            )
+        weight = weight * node_factors(tree, nodes, weight, self.class_weight)[nodes]
+        if not np.any(weight > 0):
+            raise DataError(
+                f"class_weight={self.class_weight!r} gives all rows the weight 0: one at least needs a weight"
+            )
+        return weight
 
     def _feature_groups(self, features: int) -> tuple[Ints, list[str]]:
         if self.feature_groups is None:
             return np.zeros(features, dtype=np.int32), ["features"]
         given = np.asarray(self.feature_groups)
         if given.shape != (features,):
-            raise OptionError(f"feature_groups has the shape {given.shape}; give one group for each of the {features} features")
+            raise OptionError(
+                f"feature_groups has the shape {given.shape}; give one group for each of the {features} features"
+            )
         names, group = np.unique(given, return_inverse=True)
         return group.astype(np.int32), [str(name) for name in names]
 
@@ -293,7 +361,8 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             how = "fixed"
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         return Settings(
-            self.likelihood, how, first, int(self.max_iter), float(self.tol), self._threads(), float(self.validation_fraction),
+            self.likelihood, how, first, int(self.max_iter), float(self.tol), self._threads(),
+            float(self.validation_fraction),
             int(self.folds), np.random.default_rng(seed),
         )  # fmt: skip
 
@@ -301,9 +370,11 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.prior_scale is None:
             first = np.full(len(shape.names), 5.0 / median_length(rows))
         else:
-            first = _positive("prior_scale", self.prior_scale, len(shape.names))
+            first = positive("prior_scale", self.prior_scale, len(shape.names))
+            check_scales("prior_scale", first, median_length(rows))
         if isinstance(self.scales, Mapping):
-            return _given_scales(self.scales, shape, tree, first)
+            first = _given_scales(self.scales, shape, tree, first)
+            check_scales("scales", first, median_length(rows))
         return first
 
     def _threads(self) -> int:
@@ -319,9 +390,6 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return None
         return last if last.tree == tree and last.deviations.shape[0] == features + 1 else None
 
-    def _uncertainty(self, rows: Rows, settings: Settings) -> None:
-        """Draws of the coefficients, where asked for."""
-
     # ---- prediction ----------------------------------------------------------------------------------------------
 
     def _leaf_probabilities(self, X: Any) -> Floats:
@@ -329,39 +397,14 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self.fitted_.leaf_probabilities(self._rows(X), self._threads())
 
-    def predict_proba(self, X: Any, level: int | str | None = None) -> Floats:
-        """Probability of each class of a level.
-
-        Parameters
-        ----------
-        X : array, sparse matrix or data frame (rows, features)
-        level : int, str or None
-            Depth from 1, name of a level, or None for the leaves.
-
-        Returns
-        -------
-        array (rows, classes)
-            Rows sum to one; the columns are `classes_at(level)`. A row's probabilities do not depend on other rows.
-        """
-        p = self._leaf_probabilities(X)
-        nodes = self.tree_.at_level(level)
-        return p if len(nodes) == p.shape[1] else self.tree_.sums(p, nodes)
-
-    def predict_log_proba(self, X: Any, level: int | str | None = None) -> Floats:
-        """Logarithm of `predict_proba`."""
-        return np.log(np.maximum(self.predict_proba(X, level), np.finfo(np.float64).tiny))
-
     def classes_at(self, level: int | str | None = None) -> npt.NDArray[Any]:
         """Labels of a level's classes: the columns of ``predict_proba(X, level)``."""
         check_is_fitted(self)
         return _label_array([self.tree_.labels[node] for node in self.tree_.at_level(level)])
 
-    def predict(self, X: Any, level: int | str | None = None) -> npt.NDArray[Any]:
-        """The most probable class of each row at a level."""
-        p = self.predict_proba(X, level)
-        return self.classes_at(level)[p.argmax(axis=1)]
-
-    def score(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, level: int | str | None = None) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, level: int | str | None = None
+    ) -> float:
         """Share of the rows whose predicted class at a level lies on the path of their label, or below it.
 
         Parameters
@@ -373,10 +416,16 @@ class TaxonomyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         level : int, str or None
         """
         p = self.predict_proba(X, level)
+        copies_warning(row_hash(self._rows(X)), getattr(self, "row_hashes_", None))
         predicted = self.tree_.at_level(level)[p.argmax(axis=1)]
-        truth = self.tree_.raised(self.tree_.nodes_of(self._chosen_levels(y), self.separator), level)
-        right = (self.tree_.first[truth] <= self.tree_.first[predicted]) & (self.tree_.last[predicted] <= self.tree_.last[truth])
-        return float(np.average(right, weights=sample_weight))
+        truth = self.tree_.raised(self._read_labels(y, len(p), self.tree_)[1], level)
+        right = (self.tree_.first[truth] <= self.tree_.first[predicted]) & (
+            self.tree_.last[predicted] <= self.tree_.last[truth]
+        )
+        if sample_weight is None:
+            return float(right.mean())
+        weight = np.asarray(_check_sample_weight(sample_weight, np.empty((len(p), 0)), ensure_non_negative=True))
+        return float(np.average(right, weights=weight))
 
 
 def median_length(rows: Rows) -> float:
@@ -396,6 +445,8 @@ def leaf_shares(tree: Taxonomy, by_node: Floats) -> Floats:
         below = slice(tree.first[node], tree.last[node])
         own = weight[below].sum()
         weight[below] += by_node[node] * (weight[below] / own if own > 0 else 1.0 / (below.stop - below.start))
+    if not weight.sum() > 0:  # all classes that had items were dropped
+        return np.full(len(weight), 1.0 / len(weight))
     return np.asarray(weight / weight.sum())
 
 
@@ -405,7 +456,7 @@ def node_factors(tree: Taxonomy, nodes: Ints, weight: Floats, class_weight: Any)
     if class_weight is None:
         return out
     if isinstance(class_weight, str):
-        _one_of("class_weight", class_weight, ("balanced",))
+        one_of("class_weight", class_weight, ("balanced",))
         total = np.bincount(nodes, weight, len(tree))
         used = total > 0
         out[used] = weight.sum() / (used.sum() * total[used])
@@ -427,40 +478,14 @@ def _given_scales(given: Mapping[Any, float], shape: ScaleShape, tree: Taxonomy,
     for name, value in given.items():
         key = tree.levels[name - 1] if isinstance(name, int) and 1 <= name <= len(tree.levels) else name
         if key not in shape.names:
-            raise OptionError(f"scales: {name!r} has no scale here; there are {', '.join(repr(n) for n in shape.names)}")
-        out[shape.names.index(key)] = _positive(f"the scale of {name!r}", value, 1)[0]
+            raise OptionError(
+                f"scales: {name!r} has no scale here; there are {', '.join(repr(n) for n in shape.names)}"
+            )
+        out[shape.names.index(key)] = positive(f"the scale of {name!r}", value, 1)[0]
     return out
-
-
-def _positive(what: str, value: Any, count: int) -> Floats:
-    try:
-        numbers = np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)).copy()
-    except (TypeError, ValueError):
-        raise OptionError(f"{what}={value!r} must be one positive number, or {count} of them") from None
-    if not np.all(np.isfinite(numbers) & (numbers > 0)):
-        raise OptionError(f"{what}={value!r} must be positive")
-    return numbers
-
-
-def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name}={value!r} is not known: take {', '.join(repr(a) for a in allowed)}")
 
 
 def _label_array(labels: Sequence[Hashable]) -> npt.NDArray[Any]:
     """Labels as an array of their own kind; of objects where kinds are mixed."""
     kinds = {type(label) for label in labels}
     return np.array(labels) if len(kinds) == 1 and kinds.isdisjoint({tuple}) else np.array(labels, dtype=object)
-
-
-def _warn_of_rows(x: Any, tree: Taxonomy) -> None:
-    """Duplicates among the rows, and what can be told about the tree."""
-    known, times = np.unique(row_hash(x), return_counts=True)
-    copies = int(x.shape[0] - len(known))
-    if x.shape[0] >= 100 and copies > 0.05 * x.shape[0]:
-        warnings.warn(
-            f"{copies} of the {x.shape[0]} rows are copies of others: a split by rows puts copies on both sides, and its test scores are "
-            "too good; drop duplicates, or split by groups of equal rows",
-            MultilevelWarning,
-            stacklevel=3,
-        )

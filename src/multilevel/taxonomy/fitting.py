@@ -16,13 +16,17 @@ import scipy.sparse as sp
 from ..errors import ConvergenceWarning, OptionError
 from .objective import Objective, leaf_coefficients, leaf_probabilities
 from .problems import LocalPiece, LocalTree, Rows, local_trees, pieces
-from .scales import Piece, ScaleShape, Tuned, tune
+from .scales import ScaleShape, Tuned, tune
 from .tree import Taxonomy
 
 __all__ = ["FittedTree", "Settings", "fit_tree", "hold_out"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
+
+
+# a problem's node, its features (None: all) and its whitened deviations
+Start = tuple[int | None, npt.NDArray[np.intp] | None, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class FittedTree:
     def leaf_coefficients(self) -> npt.NDArray[Any]:
         """(features + 1, leaves); of "flat" only."""
         if self.likelihood == "nested":
-            raise OptionError("likelihood='nested' has no coefficients of its leaves: a softmax at each node has its own")
+            raise OptionError(
+                "likelihood='nested' has no coefficients of its leaves: a softmax at each node has its own"
+            )
         if self._leaf_coefficients is None:
             self._leaf_coefficients = leaf_coefficients(self.tree, self.deviations)
         return self._leaf_coefficients
@@ -125,10 +131,12 @@ class FittedTree:
                 z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
                 logs[:, list(below)] = z + (logs[:, [above]] if above >= 0 else 0.0)
         out = np.exp(logs[:, tree.leaves])
-        return out / out.sum(axis=1, keepdims=True)
+        return np.asarray(out / out.sum(axis=1, keepdims=True))
 
 
-def fit_tree(tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, start: FittedTree | None = None) -> FittedTree:
+def fit_tree(
+    tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, start: FittedTree | None = None
+) -> FittedTree:
     """Scales and deviations from rows.
 
     Raises
@@ -138,16 +146,20 @@ def fit_tree(tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, 
     """
     locals_ = local_trees(tree, settings.likelihood)
     check_memory(tree, rows, settings)
-    tuned = _tuned(tree, locals_, rows, shape, settings)
+    tuned, starts = _tuned(tree, locals_, rows, shape, settings)
     threads = settings.threads if settings.likelihood == "flat" else 1
     parts = list(pieces(tree, locals_, shape, rows, None, threads))
     if start is not None:
         _begin(parts, start, tuned.scales)
+    else:
+        _begin_at_fewer_rows(parts, starts)
     gap = settings.tol
 
     def minimise(part: LocalPiece) -> tuple[float, float, int, bool]:
         piece = part.piece
-        found = piece.fit.minimise(piece.w, shape.on(part.local.nodes).matrix(tuned.scales), _allowed(piece.fit, gap), settings.max_iter)
+        found = piece.fit.minimise(
+            piece.w, shape.on(part.local.nodes).matrix(tuned.scales), _allowed(piece.fit, gap), settings.max_iter
+        )
         piece.w = found.w
         return found.value, found.gap, found.evaluations, found.converged
 
@@ -160,7 +172,8 @@ def fit_tree(tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, 
     )  # fmt: skip
     if not converged and max(end[2] for end in ends) >= settings.max_iter:
         warnings.warn(
-            f"the fit took max_iter={settings.max_iter} evaluations and has not reached its mode (it may be {out.gap:.3g} above "
+            f"the fit took max_iter={settings.max_iter} evaluations and has not reached its mode "
+            f"(it may be {out.gap:.3g} above "
             "it): raise max_iter, or scale the features to rows of length 1",
             ConvergenceWarning,
             stacklevel=2,
@@ -172,27 +185,43 @@ def _allowed(objective: Objective, tol: float) -> float:
     return tol * max(float(objective.weight.sum()), 1.0)
 
 
-def _tuned(tree: Taxonomy, locals_: list[LocalTree], rows: Rows, shape: ScaleShape, settings: Settings) -> Tuned:
+def _tuned(
+    tree: Taxonomy, locals_: list[LocalTree], rows: Rows, shape: ScaleShape, settings: Settings
+) -> tuple[Tuned, list[Start]]:
+    """Scales, and where the fit to all rows may begin."""
     if settings.scales == "fixed" or not np.any(shape.cell >= 0):
-        return Tuned(settings.first)
+        return Tuned(settings.first), []
     if settings.scales == "evidence":
         from .evidence import evidence_scales
 
-        return evidence_scales(tree, locals_, rows, shape, settings)
+        return evidence_scales(tree, locals_, rows, shape, settings), []
     flat = settings.likelihood == "flat"
-    all_pieces: list[Piece] = []
+    found: list[LocalPiece] = []
     for fit, held_out in _splits(rows, settings):
-        parts = pieces(tree, locals_, shape, rows.take(fit), rows.take(held_out), settings.threads if flat else 1)
-        all_pieces += [part.piece for part in parts]
-    if not any(piece.held_out is not None for piece in all_pieces):
+        fitted = rows.take(fit)
+        found += pieces(
+            tree, locals_, shape, fitted, as_new(rows.take(held_out), fitted), settings.threads if flat else 1
+        )
+    if not any(part.piece.held_out is not None for part in found):
         warnings.warn(
-            "no rows could be held out to find the scales (every class has one item only): they keep their first values",
+            "no rows could be held out to find the scales (every class has one item only, or copies of one): "
+            "they keep their first values",
             ConvergenceWarning,
             stacklevel=2,
         )
-        return Tuned(settings.first)
+        return Tuned(settings.first), []
     tolerance = max(settings.tol, 1e-4)
-    return tune(all_pieces, settings.first, tolerance, settings.max_iter, 1 if flat else settings.threads, progress=settings.progress)
+    threads = 1 if flat else settings.threads
+    tuned = tune(
+        [part.piece for part in found],
+        settings.first,
+        tolerance,
+        settings.max_iter,
+        threads,
+        progress=settings.progress,
+    )
+    starts = {part.local.above: part for part in found if part.piece.scales is not None}
+    return tuned, [(above, part.features, part.piece.at_scales(tuned.scales)) for above, part in starts.items()]
 
 
 def _splits(rows: Rows, settings: Settings) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
@@ -201,6 +230,29 @@ def _splits(rows: Rows, settings: Settings) -> list[tuple[npt.NDArray[np.intp], 
         return [hold_out(rows.nodes, alike, settings.validation_fraction, settings.generator)]
     fold = folds(rows.nodes, alike, settings.folds, settings.generator)
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(settings.folds)]
+
+
+def as_new(held_out: Rows, fitted: Rows) -> Rows:
+    """Held-out rows as they would come from outside: without the features that no fitted row has.
+
+    Where all rows have one length, as texts have after TF-IDF, the rest of a row is brought to that length again: a text
+    whose unknown words were never counted has it too. Else the shorter rows would call for larger scales.
+    """
+    known = np.zeros(fitted.x.shape[1], dtype=bool)
+    known[fitted.x.indices[fitted.x.data != 0]] = True
+    x = held_out.x.copy()
+    lengths = _lengths(fitted.x)
+    x.data[~known[x.indices]] = 0
+    x.eliminate_zeros()
+    if len(lengths) and np.ptp(np.append(lengths[lengths > 0], lengths.max())) <= 1e-3 * lengths.max():
+        now = _lengths(x)
+        factor = np.divide(lengths.max(), now, out=np.ones_like(now), where=now > 0)
+        x.data *= np.repeat(factor, np.diff(x.indptr)).astype(x.dtype)
+    return Rows(x, held_out.nodes, held_out.weight, held_out.group, held_out.offset)
+
+
+def _lengths(x: Any) -> Floats:
+    return np.sqrt(np.asarray(x.multiply(x).sum(axis=1), dtype=np.float64)).ravel()
 
 
 def row_hash(x: Any) -> npt.NDArray[np.int64]:
@@ -244,7 +296,9 @@ def hold_out(
     return np.flatnonzero(~held[sets]), np.flatnonzero(held[sets])
 
 
-def folds(nodes: Ints, alike: npt.NDArray[np.int64], count: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
+def folds(
+    nodes: Ints, alike: npt.NDArray[np.int64], count: int, generator: np.random.Generator
+) -> npt.NDArray[np.intp]:
     """A fold for each row, balanced by class; a class's only item is in no fold (-1), thus always fitted."""
     order, sets, classes = _shuffled(nodes, alike, generator)
     number, place, counts = _places(classes)
@@ -260,9 +314,24 @@ def _begin(parts: Sequence[LocalPiece], start: FittedTree, scales: Floats) -> No
         u = start.deviations[:, part.local.nodes]
         if part.features is not None:
             u = u[np.concatenate([part.features, [start.deviations.shape[0] - 1]])]
-        u = u.toarray() if sp.issparse(u) else u
+        u = np.asarray(u.toarray()) if hasattr(u, "toarray") else u
         by_row = np.concatenate([matrix[:-1][part.piece.group], matrix[-1:]])
         part.piece.w = np.divide(u, by_row, out=np.zeros_like(u), where=by_row > 0).astype(part.piece.fit.dtype)
+
+
+def _begin_at_fewer_rows(parts: Sequence[LocalPiece], starts: Sequence[Start]) -> None:
+    """Begin at the deviations that the same problems had with fewer rows."""
+    before = {above: (features, w) for above, features, w in starts}
+    for part in parts:
+        if part.local.above not in before:
+            continue
+        features, w = before[part.local.above]
+        if part.features is None or features is None:
+            part.piece.w = w
+            continue
+        _, here, there = np.intersect1d(part.features, features, assume_unique=True, return_indices=True)
+        part.piece.w[here] = w[there]
+        part.piece.w[-1] = w[-1]
 
 
 def _deviations(tree: Taxonomy, parts: Sequence[LocalPiece], shape: ScaleShape, scales: Floats, rows: Rows) -> Any:
@@ -292,7 +361,7 @@ def _deviations(tree: Taxonomy, parts: Sequence[LocalPiece], shape: ScaleShape, 
     return sp.csr_array((data, (row, column)), shape=(features + 1, len(tree)))
 
 
-HISTORY = 10  # pairs of vectors L-BFGS keeps
+VECTORS = 10  # of the size of the coefficients that a minimisation holds
 
 
 def memory_needed(tree: Taxonomy, rows: Rows, likelihood: str) -> float:
@@ -300,8 +369,8 @@ def memory_needed(tree: Taxonomy, rows: Rows, likelihood: str) -> float:
     size = rows.x.dtype.itemsize
     stride = -(-len(tree.leaves) // 16) * 16
     if likelihood == "flat":
-        vectors = (2 * HISTORY + 8) * (rows.x.shape[1] + 1) * len(tree)
-        return float(size * (vectors + stride * (rows.x.shape[1] + 2 * rows.x.shape[0])))
+        vectors = VECTORS * (rows.x.shape[1] + 1) * len(tree)
+        return float(size * (vectors + 2 * stride * (rows.x.shape[1] + rows.x.shape[0])))
     depth = int(tree.depth.max())
     return float((size + 16) * depth * rows.x.nnz * 4)
 
@@ -314,6 +383,8 @@ def check_memory(tree: Taxonomy, rows: Rows, settings: Settings) -> None:
     need = memory_needed(tree, rows, settings.likelihood)
     if settings.likelihood == "flat" and need > 0.8 * have:
         raise OptionError(
-            f"one softmax over {len(tree.leaves)} leaves and {rows.x.shape[1]} features needs about {need / 1e9:.0f} GB, and this machine "
-            f"has {have / 1e9:.0f} GB: take likelihood='nested' (about {memory_needed(tree, rows, 'nested') / 1e9:.1f} GB), or fewer features"
+            f"one softmax over {len(tree.leaves)} leaves and {rows.x.shape[1]} features needs about "
+            f"{need / 1e9:.0f} GB, and this machine "
+            f"has {have / 1e9:.0f} GB: take likelihood='nested' "
+            f"(about {memory_needed(tree, rows, 'nested') / 1e9:.1f} GB), or fewer features"
         )

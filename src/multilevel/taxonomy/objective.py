@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from ..errors import DataError
 from .tree import Taxonomy
 
 __all__ = ["Minimum", "Objective", "leaf_coefficients", "leaf_probabilities", "sparse_rows"]
@@ -29,9 +30,9 @@ class Minimum:
     value : float
         Negative log-likelihood plus half the squares of `w`.
     gap : float
-        Bound of what `value` is above the minimum.
+        What `value` is above the minimum at most, as the quadratic model before the last step had it.
     evaluations : int
-        Values with gradients that were computed.
+        Values with gradients, and products with the Hessian.
     converged : bool
     """
 
@@ -81,7 +82,19 @@ class Objective:
         self.weight = np.ascontiguousarray(weight, dtype=np.float64)
         nodes = np.ascontiguousarray(nodes, dtype=np.int32)
         self._core = make(
-            tree.parent, tree.leaf_of, tree.first, tree.last, start, index, value, nodes, self.weight, group, groups, shift, threads
+            tree.parent,
+            tree.leaf_of,
+            tree.first,
+            tree.last,
+            start,
+            index,
+            value,
+            nodes,
+            self.weight,
+            group,
+            groups,
+            shift,
+            threads,
         )
 
     def start(self) -> Values:
@@ -103,22 +116,27 @@ class Objective:
         self._core.product(direction, scales, out, prior)
         return out
 
-    def minimise(self, w: Values, scales: Floats, gap: float, most: int, history: int = 10) -> Minimum:
+    def minimise(self, w: Values, scales: Floats, gap: float, most: int) -> Minimum:
         """Minimise from `w`, which is left alone, until the value is within `gap` of the minimum."""
         w = np.array(w, dtype=self.dtype, order="C")
-        value, left, evaluations, converged = self._core.minimise(w, scales, gap, most, history)
+        value, left, evaluations, converged = self._core.minimise(w, scales, gap, most)
         return Minimum(w, float(value), float(left), int(evaluations), bool(converged))
 
-    def solve(self, right: Values, scales: Floats, start: Values | None = None, tolerance: float = 1e-3, most: int = 100) -> Values:
+    def solve(
+        self, right: Values, scales: Floats, start: Values | None = None, tolerance: float = 1e-3, most: int = 100
+    ) -> Values:
         """Hessian^-1 `right` at the `w` of the last value, by conjugate gradients from `start`."""
         x = self.start() if start is None else np.array(start, dtype=self.dtype, order="C")
-        self._core.solve(np.ascontiguousarray(right, dtype=self.dtype), scales, x, tolerance, most)
+        self._core.solve(np.ascontiguousarray(right, dtype=self.dtype), scales, x, start is not None, tolerance, most)
         return x
 
 
 def sparse_rows(x: Any, dtype: npt.DTypeLike) -> Any:
     """Rows as a csr_array of one dtype; sparse ones share their indices."""
     rows = sp.csr_array(x, dtype=dtype)
+    if rows.nnz and not 0 <= rows.indices.min() <= rows.indices.max() < rows.shape[1]:
+        far = int(rows.indices.max())
+        raise DataError(f"X is a damaged sparse matrix: it has an entry in column {far}, and {rows.shape[1]} columns")
     if not rows.has_canonical_format:
         rows = rows.copy()
         rows.sum_duplicates()
@@ -172,5 +190,7 @@ def leaf_probabilities(x: Any, coefficients: Values, threads: int = 1, offset: F
     if offset is not None:
         intercepts[:leaves] += np.asarray(offset, dtype=intercepts.dtype)
     start, index, value = sparse_parts(x)
-    out: Floats = _core.tree_probabilities(start, index, value, np.ascontiguousarray(padded[:-1]), intercepts, leaves, threads)
+    out: Floats = _core.tree_probabilities(
+        start, index, value, np.ascontiguousarray(padded[:-1]), intercepts, leaves, threads
+    )
     return out

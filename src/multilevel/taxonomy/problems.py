@@ -128,7 +128,9 @@ def _objective(tree: Taxonomy, rows: Rows, threads: int) -> Objective:
     return Objective(tree, rows.x, rows.nodes, rows.weight, rows.group, rows.offset, threads)
 
 
-def _held_out(tree: Taxonomy, local: LocalTree, rows: Rows | None, features: npt.NDArray[np.intp], group: Ints) -> Rows | None:
+def _held_out(
+    tree: Taxonomy, local: LocalTree, rows: Rows | None, features: npt.NDArray[np.intp], group: Ints
+) -> Rows | None:
     if rows is None:
         return None
     which, labels = local.rows(tree, rows.nodes)

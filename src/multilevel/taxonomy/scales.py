@@ -61,7 +61,11 @@ class ScaleShape:
         """Entries (features, nodes) summed by their scale: (scales,)."""
         out = np.zeros(len(self.names))
         for g in range(self.cell.shape[0]):
-            by_node = values[group == g].sum(axis=0, dtype=np.float64) if self.cell.shape[0] > 1 else values.sum(axis=0, dtype=np.float64)
+            by_node = (
+                values[group == g].sum(axis=0, dtype=np.float64)
+                if self.cell.shape[0] > 1
+                else values.sum(axis=0, dtype=np.float64)
+            )
             used = self.cell[g] >= 0
             np.add.at(out, self.cell[g][used], by_node[used])
         return out
@@ -110,16 +114,23 @@ class Piece:
     def minimise(self, scales: Floats, gap: float, most: int) -> bool:
         """To the minimum at new scales, from the deviations of the last ones."""
         matrix = self.shape.matrix(scales)
-        start = self.w if self.scales is None else self.w * self._ratio(self.shape.matrix(self.scales), matrix)
-        found = self.fit.minimise(start, matrix, gap, most)
+        found = self.fit.minimise(self.at_scales(scales), matrix, gap, most)
         self.w, self.scales = found.w, scales.copy()
         self.evaluations += found.evaluations
         return found.converged
 
+    def at_scales(self, scales: Floats) -> npt.NDArray[Any]:
+        """The same deviations in units of other scales."""
+        if self.scales is None:
+            return self.w
+        return np.asarray(self.w * self._ratio(self.shape.matrix(self.scales), self.shape.matrix(scales)))
+
     def _ratio(self, old: Floats, new: Floats) -> npt.NDArray[Any]:
         ratio = np.divide(old, new, out=np.zeros_like(old), where=new > 0).astype(self.w.dtype)
-        return np.concatenate([ratio[self.group], ratio[-1:]]) if len(ratio) > 2 else np.concatenate(
-            [np.broadcast_to(ratio[0], (len(self.group), ratio.shape[1])), ratio[-1:]]
+        return (
+            np.concatenate([ratio[self.group], ratio[-1:]])
+            if len(ratio) > 2
+            else np.concatenate([np.broadcast_to(ratio[0], (len(self.group), ratio.shape[1])), ratio[-1:]])
         )
 
     def loss(self, scales: Floats, gap: float, most: int) -> tuple[float, Floats]:
@@ -183,7 +194,9 @@ def tune(
     def loss(log_scales: Floats) -> tuple[float, Floats]:
         scales = np.exp(log_scales)
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            parts = list(pool.map(lambda p: p.loss(scales, tolerance * max(float(p.fit.weight.sum()), 1.0), most), used))
+            parts = list(
+                pool.map(lambda p: p.loss(scales, tolerance * max(float(p.fit.weight.sum()), 1.0), most), used)
+            )
         value = sum(part[0] for part in parts)
         gradient = np.sum([part[1] for part in parts], axis=0)
         out.profile.append((scales, value / total))
@@ -193,6 +206,8 @@ def tune(
         return (value + 0.5 * float(away @ away)) / total, (gradient + away / LOG_SD) / total
 
     bounds = [(c - REACH, c + REACH) for c in centre]
-    found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps, "ftol": 1e-5, "gtol": 1e-4})
+    found = minimize(
+        loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps, "ftol": 1e-4, "gtol": 1e-4}
+    )
     out.scales = np.exp(found.x)
     return out

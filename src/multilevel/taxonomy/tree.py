@@ -132,7 +132,9 @@ class Taxonomy:
             if child in parents and parents[child] != above:
                 raise DataError(
                     f"class {child!r} has two parents, {parents[child]!r} and {above!r}; in a tree each class has one. "
-                    "If these are two classes with the same name, give paths or label columns instead"
+                    "If these are two classes with the same name, or pairs that are meant as paths, "
+                    "give paths as texts with `separator`, "
+                    "or a data frame with one column per level"
                 )
             parents[child] = above
         for above in list(parents.values()):
@@ -161,7 +163,8 @@ class Taxonomy:
         if len(names) + root < len(parents):
             circle = _circle(parents)
             raise DataError(
-                f"the tree goes in a circle: {' -> '.join(repr(name) for name in circle)}; every class must lead up to the root"
+                f"the tree goes in a circle: {' -> '.join(repr(name) for name in circle)}; "
+                "every class must lead up to the root"
             )
         return cls(names, numbers, levels)
 
@@ -253,7 +256,9 @@ class Taxonomy:
         if isinstance(level, (int, np.integer)) and not isinstance(level, bool) and 1 <= level <= deepest:
             return int(level)
         names = ", ".join(repr(name) for name in self.levels)
-        raise OptionError(f"level={level!r} is not a level of this tree: give 1 to {deepest}, one of {names}, or 'leaf'")
+        raise OptionError(
+            f"level={level!r} is not a level of this tree: give 1 to {deepest}, one of {names}, or 'leaf'"
+        )
 
     def at_level(self, level: int | str | None) -> Ints:
         """Nodes of a level, (k,), in order: those at its depth, and leaves that lie higher."""
@@ -314,12 +319,14 @@ class Taxonomy:
         return None
 
     def _unknown(self, label: Any) -> str:
+        label = label[0] if isinstance(label, tuple) and len(label) == 1 else label
         several = [path for path in self.paths if path[-1] == label]
         if several:
             shown = ", ".join(_shown(path) for path in several[:3])
             return f"the label {label!r} is the name of {len(several)} classes ({shown}); give the path"
         hint = nearest(str(label), [str(one) for one in self.labels])
-        return f"the label {_shown(label)} is not a class of the tree, which has {len(self)} classes{'; ' + hint if hint else ''}"
+        fault = f"the label {_shown(label)} is not a class of the tree, which has {len(self)} classes"
+        return f"{fault}; {hint}" if hint else fault
 
     def nodes_of(self, y: Any, separator: str | None = None) -> Ints:
         """The node of each row's label: names, paths, or one column per level (n, levels) with blanks below.
@@ -354,15 +361,21 @@ def distinct_labels(y: Any, separator: str | None = None) -> tuple[npt.NDArray[n
     numbers = []
     values: list[Any] = []
     for column in columns:
-        code, unique = pd.factorize(column)
+        try:
+            code, unique = pd.factorize(column)
+        except TypeError:
+            bad = next(label for label in column if getattr(type(label), "__hash__", None) is None)
+            raise DataError(f"the label {bad!r} cannot be a class: give a name or a tuple of names") from None
         code = np.where(np.isin(code, [k for k, value in enumerate(unique) if _blank(value)]), -1, code)
         numbers.append(code)
         values.append(unique)
     table = np.column_stack(numbers)
     missing = np.flatnonzero(table[:, 0] < 0)
     if len(missing):
-        raise DataError(f"row {missing[0]} has no label ({len(missing)} such rows): drop these rows, or give their class")
-    gaps = np.flatnonzero(np.any((table[:, :-1] < 0) & (table[:, 1:] >= 0), axis=1)) if len(columns) > 1 else []
+        raise DataError(
+            f"row {missing[0]} has no label ({len(missing)} such rows): drop these rows, or give their class"
+        )
+    gaps: Any = np.flatnonzero(np.any((table[:, :-1] < 0) & (table[:, 1:] >= 0), axis=1)) if len(columns) > 1 else []
     if len(gaps):
         raise DataError(f"row {gaps[0]} has a label below a blank one ({len(gaps)} such rows): fill the level above")
     kept, codes = np.unique(table, axis=0, return_inverse=True)
@@ -403,7 +416,12 @@ def _columns(y: Any) -> list[Any]:
         width = max(len(label) if isinstance(label, tuple) else 1 for label in y)
         padded = [label if isinstance(label, tuple) else (label,) for label in y]
         return [np.array([row[k] if k < len(row) else None for row in padded], dtype=object) for k in range(width)]
-    array = np.asarray(y)
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        raise DataError(
+            "the rows of y differ in their number of labels: give tuples, or fill the levels below with blanks"
+        ) from None
     if array.ndim == 1 and array.dtype == object and any(isinstance(label, tuple) for label in array):
         return _columns(list(array))
     if array.dtype.kind in "US":
@@ -430,7 +448,11 @@ def _rows_of_tree(tree: Any) -> list[Any]:
 
 
 def _refuse_twice(rows: Iterable[Any]) -> None:
-    twice = [row for row, times in Counter(map(_hashable, rows)).items() if times > 1]
+    known = [_hashable(row) for row in rows]
+    for row in known:
+        if getattr(type(row), "__hash__", None) is None:
+            raise DataError(f"{row!r} in the tree cannot be a class: give a name, or a path as a tuple of names")
+    twice = [row for row, times in Counter(known).items() if times > 1]
     if twice:
         raise DataError(f"class {_shown(twice[0])} is in the tree twice; list each class once")
 
