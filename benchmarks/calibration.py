@@ -61,7 +61,9 @@ def problems() -> dict[str, ml.Model]:
         "zero-inflated": of("y ~ x + (1 | g)", counts, "poisson", {**small, "zi": ml.Normal(-1, 0.7)}, zi="~ 1"),
         "gamma": of("y ~ x + (1 | g)", shares, "gamma", {**small, "shape": ml.Normal(1, 0.5)}),
         "beta": of("y ~ x + (1 | g)", shares, "beta", {**small, "precision": ml.Normal(2, 0.5)}),
-        "student": of("y ~ x + (1 | g)", rows, "student", {**wide, "sigma": ml.Normal(0, 0.5), "df": ml.Normal(1.5, 0.5)}),
+        "student": of(
+            "y ~ x + (1 | g)", rows, "student", {**wide, "sigma": ml.Normal(0, 0.5), "df": ml.Normal(1.5, 0.5)}
+        ),
         "ordinal": of("y ~ x + (1 | g)", marks, "ordinal", {**ordered, "thresholds": ml.Normal(0, 1.5)}),
         "poisson, nuts": of("y ~ x + (1 | g) + (1 | h)", counts, "poisson", small),
     }
@@ -71,7 +73,11 @@ def truth(model: ml.Model, rng: np.random.Generator) -> dict[str, Any]:
     """A value of each parameter by its name, drawn from its prior."""
     out: dict[str, Any] = {}
     entries = entries_of(model)
-    cuts = [e for e in entries if e.kind == "further"] if model.distribution and model.distribution.name == "ordinal" else []
+    cuts = (
+        [e for e in entries if e.kind == "further"]
+        if model.distribution and model.distribution.name == "ordinal"
+        else []
+    )
     if cuts:
         out |= dict(zip([e.name for e in cuts], prior_draws.thresholds(cuts, 1, rng)[0], strict=True))
     for e in entries:
@@ -92,8 +98,17 @@ def ranks(model: ml.Model, sets: int, seed: int, method: str) -> tuple[dict[str,
     out: dict[str, list[int]] = {}
     doubted = 0
     for s in range(sets):
-        values = truth(model, rng)
-        held = prior_draws.responses(model, [replace(e, prior=ml.Fixed(values[e.name])) for e in entries_of(model)], 1, rng)
+        while True:
+            values = truth(model, rng)
+            entries = [replace(e, prior=ml.Fixed(values[e.name])) for e in entries_of(model)]
+            held = prior_draws.responses(model, entries, 1, rng)
+            # ranks are uniform for each response by itself, so that responses without one of the categories may be left out
+            if (
+                model.distribution is None
+                or model.distribution.name != "ordinal"
+                or len(np.unique(held[0])) == len(np.unique(d.y))
+            ):
+                break
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ml.MultilevelWarning)
             posterior = model.with_design(replace(d, y=held[0])).sample(

@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from multilevel.taxonomy.estimator import TaxonomyClassifier
 
 RESULTS = Path(__file__).parent / "results"
-CS = 10.0 ** np.linspace(-0.5, 3, 8)
+CS = (3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 def amazon(path: str, three: bool) -> tuple[list[str], np.ndarray]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
-import pytest
-from command_line import run
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers side by side; before NumPy is imported
+
+import pytest  # noqa: E402
+from command_line import run  # noqa: E402
 
 __all__ = ["figures_closed", "settings_kept", "run"]
 

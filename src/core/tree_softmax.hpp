@@ -13,11 +13,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "parallel.hpp"
-#include "quick_exp.hpp"
+#include "tree_loops.hpp"
 
 namespace multilevel {
 
@@ -38,51 +39,6 @@ struct Sparse {
     const T* value;
     std::int64_t lines, across;
 };
-
-// out[k] += sum_e value[e] matrix[index[e], k], k over whole blocks of 16
-template <class T>
-inline void combine_blocks(const T* value, const std::int32_t* index, long count, const T* matrix, int stride, T* out) {
-    int k = 0;
-    for (; k + 32 <= stride; k += 32) {
-        T sum[32];
-        for (int l = 0; l < 32; ++l) sum[l] = out[k + l];
-        for (long e = 0; e < count; ++e) {
-            const T* row = matrix + static_cast<std::size_t>(index[e]) * stride + k;
-            const T x = value[e];
-            for (int l = 0; l < 32; ++l) sum[l] += x * row[l];
-        }
-        for (int l = 0; l < 32; ++l) out[k + l] = sum[l];
-    }
-    for (; k < stride; k += 16) {
-        T sum[16];
-        for (int l = 0; l < 16; ++l) sum[l] = out[k + l];
-        for (long e = 0; e < count; ++e) {
-            const T* row = matrix + static_cast<std::size_t>(index[e]) * stride + k;
-            const T x = value[e];
-            for (int l = 0; l < 16; ++l) sum[l] += x * row[l];
-        }
-        for (int l = 0; l < 16; ++l) out[k + l] = sum[l];
-    }
-}
-MULTILEVEL_WIDEST inline void combine(const float* v, const std::int32_t* at, long n, const float* matrix, int stride, float* out) {
-    combine_blocks(v, at, n, matrix, stride, out);
-}
-MULTILEVEL_WIDEST inline void combine(const double* v, const std::int32_t* at, long n, const double* matrix, int stride, double* out) {
-    combine_blocks(v, at, n, matrix, stride, out);
-}
-
-// z (count) becomes exp(z - top), top its greatest entry; returns the sum
-template <class T>
-inline double exp_and_sum(T* z, int count, T& top) {
-    top = *std::max_element(z, z + count);
-    for (int k = 0; k < count; ++k) z[k] -= top;
-    quick_exp(z, count);
-    double total = 0;
-    for (int k = 0; k < count; ++k) total += z[k];
-    return total;
-}
-
-constexpr int LANES = 16;  // features that go down or up the tree side by side
 
 // features in a row of one group of scales, at most LANES
 struct FeatureBlock {
@@ -154,19 +110,13 @@ class TreeSoftmax {
         over_blocks([&](const FeatureBlock& block, Buffers& at) {
             read(r, m_, block, at.w.data());
             read_leaves(curvature_.data(), block, at.j.data());
-            family_solve(scales_of(scales, block), at);
+            family_solve(m_, tree_.parent.data(), scales_of(scales, block), at.w.data(), at.j.data(), at.h.data(), at.theta.data());
             write(at.w.data(), block, out);
         });
     }
     double dot(const T* a, const T* b) const {
         return sum_of_parts(size(), [&](Range r) {
-            // several sums, so that additions need not wait for each other
-            double sum[8] = {};
-            std::size_t e = r.begin;
-            for (; e + 8 <= r.end; e += 8)
-                for (int l = 0; l < 8; ++l) sum[l] += static_cast<double>(a[e + l]) * b[e + l];
-            for (; e < r.end; ++e) sum[0] += static_cast<double>(a[e]) * b[e];
-            return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+            return dot_range(a + r.begin, b + r.begin, r.end - r.begin);
         });
     }
     template <class Body>
@@ -392,34 +342,6 @@ class TreeSoftmax {
         std::vector<double> sums = sums_of_rows(p);
         for (std::int64_t i = 0; i < x_.lines; ++i) take_label(i, static_cast<T>(weight_[i]), inner, leaf_labels, sums.data());
         return std::vector<T>(sums.begin(), sums.end());
-    }
-    // w of least |w|^2 / 2 + sum_k d_k theta_k^2 / 2 - r'w, theta_v = theta_parent + s_v w_v: what a subtree costs as a
-    // function of theta is J theta^2 / 2 - h theta, gathered from the leaves up; then down. at.w has r, then w; at.j has d
-    void family_solve(const double* scales, Buffers& at) const {
-        std::fill(at.h.begin(), at.h.end(), T(0));
-        for (int v = m_; v-- > 0;) {
-            const int above = tree_.parent[v];
-            if (above < 0) continue;
-            const T s = static_cast<T>(scales[v]);
-            const T *j = at.j.data() + v * LANES, *h = at.h.data() + v * LANES, *r = at.w.data() + v * LANES;
-            T *j_above = at.j.data() + above * LANES, *h_above = at.h.data() + above * LANES;
-            for (int l = 0; l < LANES; ++l) {
-                const T part = 1 / (1 + j[l] * s * s);
-                j_above[l] += j[l] * part;
-                h_above[l] += (h[l] - j[l] * s * r[l]) * part;
-            }
-        }
-        for (int v = 0; v < m_; ++v) {
-            const int above = tree_.parent[v];
-            const T s = static_cast<T>(scales[v]);
-            const T *j = at.j.data() + v * LANES, *h = at.h.data() + v * LANES;
-            T *w = at.w.data() + v * LANES, *theta = at.theta.data() + v * LANES;
-            for (int l = 0; l < LANES; ++l) {
-                const T from = above < 0 ? T(0) : at.theta[above * LANES + l];
-                w[l] = (w[l] + s * (h[l] - j[l] * from)) / (1 + j[l] * s * s);
-                theta[l] = from + s * w[l];
-            }
-        }
     }
     // sums over the leaves below each node, times the node's scale
     void up(const double* scales, T* sums) const {
