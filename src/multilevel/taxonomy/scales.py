@@ -207,7 +207,7 @@ def tune(
 
     bounds = [(c - REACH, c + REACH) for c in centre]
     found = minimize(
-        loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps, "ftol": 1e-4, "gtol": 1e-4}
+        loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps, "ftol": 5e-4, "gtol": 1e-4}
     )
     out.scales = np.exp(found.x)
     return out
