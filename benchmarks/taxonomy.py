@@ -3,6 +3,7 @@
     python taxonomy.py amazon  --data amazon_products_10k.parquet   # 6/64 titles; --three: 6/64/360
     python taxonomy.py wordnet --data wordnet_nouns.parquet         # 19/171 glosses
     python taxonomy.py speed   --data wordnet_nouns.parquet         # one evaluation; fits against scikit-learn
+    python taxonomy.py deep    --data wordnet_nouns.parquet         # thousands of leaves: memory
 
 Neither data set comes with this repository: the titles have no stated licence, the glosses are large (a slice is in tests/).
 Peers: scikit-learn, hiclass. Results go to results/taxonomy_*.json; taxonomy_table.py writes them into README.md.
@@ -213,17 +214,17 @@ def compare(texts: list[str], y: np.ndarray, seeds: range, engines: dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["amazon", "wordnet", "speed"])
+    parser.add_argument("what", choices=["amazon", "wordnet", "speed", "deep"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--three", action="store_true")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--engines", nargs="*", default=["multilevel", "flat", "hiclass"])
     arguments = parser.parse_args()
-    if arguments.what == "speed":
-        from taxonomy_speed import speed
+    if arguments.what in ("speed", "deep"):
+        import taxonomy_speed
 
-        found: Any = speed(arguments.data)
-        name = "taxonomy_speed"
+        found: Any = getattr(taxonomy_speed, arguments.what)(arguments.data)
+        name = f"taxonomy_{arguments.what}"
     else:
         engines = {name: {"multilevel": ours, "flat": flat, "hiclass": hiclass}[name] for name in arguments.engines}
         texts, y = amazon(arguments.data, arguments.three) if arguments.what == "amazon" else glosses(arguments.data)

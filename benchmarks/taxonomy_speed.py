@@ -78,3 +78,26 @@ def equal_objective(x: Any, labels: np.ndarray, c: float = 25.0) -> dict[str, fl
         out[f"objective, {threads} threads"] = ours
         out[f"evaluations, {threads} threads"] = found.evaluations
     return out
+
+
+def deep(path: str) -> dict[str, float]:
+    """WordNet to depth 12, each node with glosses of its own a class: peak memory of fit and of probabilities."""
+    import resource
+
+    from multilevel.taxonomy.estimator import TaxonomyClassifier
+
+    data = pd.read_parquet(path)
+    paths = [tuple(text.split(" > ")[:12]) for text in data.hypernym_path]
+    inner = {one[:k] for one in set(paths) for k in range(1, len(one))}
+    labels = [(*one, "itself") if one in inner else one for one in paths]
+    x = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float32).fit_transform(data.gloss)
+    began = time.perf_counter()
+    model = TaxonomyClassifier(likelihood="nested", scales="fixed").fit(x, labels)
+    out = {"leaves": len(model.tree_.leaves), "fit, s": time.perf_counter() - began}
+    began = time.perf_counter()
+    model.predict(x[:5000], level=4)
+    out["5,000 predictions at level 4, s"] = time.perf_counter() - began
+    out["peak memory, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    for name, value in out.items():
+        print(f"{name}: {value:.4g}")
+    return out

@@ -34,11 +34,12 @@ def scores() -> list[str]:
 
 
 def speed() -> list[str]:
-    path = HERE / "results" / "taxonomy_speed.json"
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    return ["", "| what | value |", "|---|---|", *(f"| {name} | {value:.4g} |" for name, value in found.items())]
+    lines = ["", "| what | value |", "|---|---|"]
+    for name, title in (("speed", ""), ("deep", "WordNet to depth 12, nested: ")):
+        path = HERE / "results" / f"taxonomy_{name}.json"
+        if path.exists():
+            lines += [f"| {title}{what} | {value:.4g} |" for what, value in json.loads(path.read_text()).items()]
+    return lines
 
 
 def main() -> None:

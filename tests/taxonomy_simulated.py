@@ -22,7 +22,7 @@ class Simulated(DecisionVerbs, BaseEstimator):  # type: ignore[misc]
         self.tree_ = tree
         self.classes_ = np.array([tree.labels[node] for node in tree.leaves], dtype=object)
         count = len(tree.leaves)
-        self.class_weight_ = np.full(count, 1.0 / count) if shares is None else np.asarray(shares, dtype=float)
+        self.class_shares_ = np.full(count, 1.0 / count) if shares is None else np.asarray(shares, dtype=float)
 
     def fit(self) -> Simulated:
         return self

@@ -144,8 +144,61 @@ def test_predictions_at_a_level_with_another_prior_and_with_a_rule(files: Run) -
         assert found["label"].astype(object).where(found["label"].notna(), None).tolist() == truth
         deepest = {"group": "group", 1: "kind"}.get(options.get("level"), "sort")
         assert list(found)[-1] == f"probability {deepest}"
-    mistake(files("classify", "predict", "m.zip", "new.csv", "--prior", "even"), "prior='even' is not known")
+    mistake(files("classify", "predict", "m.zip", "new.csv", "--prior", "even"), "--prior 'even' is not known: give")
     mistake(files("classify", "predict", "m.zip", "new.csv", "--level", "genus"), "level='genus'", "'group'")
+
+
+def test_a_classifier_saved_in_python(files: Run) -> None:
+    vectorizer, model = in_python()
+    model.save("own.zip", inputs=vectorizer)
+    predict = ("classify", "predict", "own.zip", "new.csv", "--out", "p.csv")
+    mistake(files(*predict), "'own.zip' was saved in Python and names no column of texts: give --text COLUMN")
+    mistake(files(*predict, "--text", "titel"), "--text names 'titel'", "did you mean 'title'?")
+    assert files(*predict, "--text", "title") == (0, "Wrote p.csv (400 rows)\n", "")
+    new = titles(test=True)
+    assert pd.read_csv("p.csv")["label"].tolist() == model.predict(vectorizer.transform(new["title"])).tolist()
+    assert files(*TRAIN, *FAST, "--test", "0")[0] == 0
+    new.rename(columns={"title": "Titel"}).to_csv("renamed.csv", index=False)
+    assert files("classify", "predict", "m.zip", "renamed.csv", "--text", "Titel", "--out", "q.csv")[0] == 0
+    assert pd.read_csv("q.csv")["label"].tolist() == pd.read_csv("p.csv")["label"].tolist()
+
+
+def test_a_classifier_calibrated_in_python(files: Run) -> None:
+    vectorizer, model = in_python()
+    new = titles(test=True)
+    x = vectorizer.transform(new["title"])
+    predict = ("classify", "predict", "own.zip", "new.csv", "--text", "title", "--prior", "calibrated", "--out", "p.csv")
+    model.save("own.zip", inputs=vectorizer)
+    mistake(files(*predict), "--prior calibrated needs a classifier that was calibrated in Python", "'own.zip'")
+    model.calibrate(x, new[["kind", "group", "sort"]], tau=0.5).save("own.zip", inputs=vectorizer)
+    assert files(*predict)[0] == 0
+    assert pd.read_csv("p.csv")["label"].tolist() == model.predict(x, prior="calibrated").tolist()
+
+
+def test_answers_are_checked_in_the_words_of_the_command_line(files: Run) -> None:
+    for given, words in {
+        ("--stop", "2"): "--stop 2 must be a probability from 0 to 1",
+        ("--stop", "nan"): "--stop nan must be a probability from 0 to 1",
+        ("--stop=-0.5",): "--stop -0.5 must be a probability from 0 to 1",
+        ("--prior", "7"): "--prior 7 must be 'uniform' or a power from 0 to 1",
+        ("--prior", "nan"): "--prior nan must be 'uniform' or a power from 0 to 1",
+    }.items():
+        mistake(files("classify", "predict", "m.zip", "new.csv", *given), words)
+
+
+def test_equal_words_are_held_out_together_and_not_warned_of(files: Run) -> None:
+    """Each title three times in other writing: every held-out title is held out in all three."""
+    frame = titles()[:100]
+    with pytest.warns(ml.MultilevelWarning, match="rows are copies"):
+        ml.TaxonomyClassifier(scales="fixed", n_jobs=1).fit(
+            TfidfVectorizer().fit_transform([*frame["title"]] * 2), [*frame["kind"]] * 2
+        )
+    copies = [frame, frame.assign(title=frame["title"].str.upper()), frame.assign(title=frame["title"] + " !")]
+    pd.concat(copies).to_csv("train.csv", index=False)
+    status, out, err = files(*TRAIN, *FAST)
+    assert (status, err) == (0, "")
+    held = re.search(r"Held out: (\d+) rows, fitted on (\d+)", out)
+    assert held is not None and int(held[1]) % 3 == 0 == int(held[2]) % 3 and int(held[1]) > 30
 
 
 def test_parquet_nested_and_paths_in_one_column(files: Run) -> None:
@@ -181,6 +234,8 @@ def test_columns_of_numbers(files: Run) -> None:
     np.testing.assert_array_equal(ml.read("n.zip").predict_proba(x), model.predict_proba(StandardScaler().fit_transform(x)))
     frame.loc[3, "v"] = np.nan
     frame.to_csv("holes.csv", index=False)
+    told = files("classify", "predict", "n.zip", "numbers.csv", "--text", "u")
+    mistake(told, "--text: 'n.zip' was trained on columns of numbers", "'u'")
     mistake(files("classify", "predict", "n.zip", "holes.csv"), "'v' is missing in row 4 (1 such row); fill it")
     frame["v"] = frame["v"].astype(object)
     frame.loc[3, "v"] = "much"
@@ -230,7 +285,7 @@ def test_empty_texts_and_unknown_words(files: Run) -> None:
     titles().assign(title=["unheard", *titles()["title"][1:]]).to_csv("odd.csv", index=False)
     status, out, err = files("classify", "predict", "m.zip", "odd.csv", "--out", "p.csv")
     assert status == 0 and out == "Wrote p.csv (400 rows)\n"
-    assert "warning: 1 texts of 'odd.csv' have no word that the classifier knows (the first in row 1)" in err
+    assert "warning: 1 text of 'odd.csv' without any word that the classifier knows (the first in row 1)" in err
     mistake(files(*TRAIN, "--min-count", "1000"), "no word occurs in at least 1000 of the", "lower --min-count")
 
 
@@ -253,7 +308,7 @@ def test_files(files: Run, tmp_path: Path) -> None:
     (tmp_path / "m.zip").write_bytes(content)
     mistake(files("classify", "predict", "m.zip", "new.csv"), "'m.zip' is damaged or incomplete")
     in_python()[1].save("own.zip")
-    mistake(files("classify", "predict", "own.zip", "new.csv"), "saved in Python", "multilevel.read(path)")
+    mistake(files("classify", "predict", "own.zip", "new.csv"), "saved in Python", "save(path, inputs=vectorizer)")
 
 
 def test_options(files: Run) -> None:

@@ -18,7 +18,7 @@ from taxonomy_samples import articles
 from taxonomy_simulated import THREE, Simulated, leaf_sets, simplex, trees
 
 from multilevel.errors import DataError, MultilevelWarning, OptionError
-from multilevel.taxonomy.decisions import DecisionVerbs, Step
+from multilevel.taxonomy.decisions import Step
 from multilevel.taxonomy.estimator import TaxonomyClassifier
 from multilevel.taxonomy.stopping import Cost, Darts, Guarantee
 from multilevel.taxonomy.tree import Taxonomy
@@ -27,18 +27,11 @@ SEEDS = st.integers(0, 2**31)
 TWO = Taxonomy.from_paths([("A", "a"), ("A", "b"), ("B", "c"), ("B", "d")])
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 
-if issubclass(TaxonomyClassifier, DecisionVerbs):
-    Classifier: Any = TaxonomyClassifier
-else:
-
-    class Classifier(DecisionVerbs, TaxonomyClassifier):  # type: ignore[no-redef]
-        pass
-
 
 @cache
 def fitted() -> Any:
     texts = articles()
-    return Classifier(scales="fixed", n_jobs=1).fit(texts.x, texts.y)
+    return TaxonomyClassifier(scales="fixed", n_jobs=1).fit(texts.x, texts.y)
 
 
 # ---- priors ----------------------------------------------------------------------------------------------------------
@@ -178,9 +171,9 @@ def test_unfitted_is_told() -> None:
     texts = articles()
     for verb in ("predict", "predict_proba", "predict_log_proba", "predict_path", "predict_set"):
         with pytest.raises(NotFittedError):
-            getattr(Classifier(), verb)(texts.test_x)
+            getattr(TaxonomyClassifier(), verb)(texts.test_x)
     with pytest.raises(NotFittedError):
-        Classifier().calibrate(texts.test_x, texts.test_y)
+        TaxonomyClassifier().calibrate(texts.test_x, texts.test_y)
 
 
 # ---- a whole classifier ----------------------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def test_a_fitted_classifier_calibrates_and_decides() -> None:
     levels = pd.DataFrame(texts.test_y[half], columns=["top", "middle", "leaf"])
     assert model.calibrate(texts.test_x[half], levels, tau="macro-f1", temperature=True) is model
     model = pickle.loads(pickle.dumps(model))
-    assert 0 <= model.tau_ <= 1.5 and 0.1 <= model.temperature_ <= 10
+    are_the_best(model, texts.test_x[half], [[part for part in row if part][-1] for row in texts.test_y[half]])
     new_x, new_y = texts.test_x[200:], texts.test_y[200:]
     paths = [tuple(part for part in row if part) for row in new_y]
     for rule in (0.9, Darts(0.9), Guarantee(0.9), Guarantee(0.9, rule="darts"), Cost("hf")):
@@ -205,6 +198,25 @@ def test_a_fitted_classifier_calibrates_and_decides() -> None:
     sets = model.predict_set(new_x, coverage=0.9)
     assert sets.method == "conformal" and "by conformal" in repr(sets)
     assert np.mean([path[-1] in one for path, one in zip(paths, sets, strict=True)]) >= 0.85
+
+
+def are_the_best(model: Any, x: Any, y: Any) -> None:
+    """No other temperature of a fine grid has less log-loss, no other tau a higher macro-F1 of the classes in y."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    p, classes = model.predict_proba(x), list(model.classes_)
+    column = [classes.index(label) for label in y]
+
+    def loss(temperature: float) -> float:
+        heated = p ** (1 / temperature)
+        return float(-np.mean(np.log((heated / heated.sum(axis=1, keepdims=True))[range(len(y)), column])))
+
+    def score(tau: float) -> float:
+        said = (p ** (1 / model.temperature_) / model.class_shares_**tau).argmax(axis=1)
+        return float(metrics.f1_score(column, said, labels=sorted(set(column)), average="macro", zero_division=0))
+
+    assert loss(model.temperature_) <= min(loss(t) for t in np.geomspace(0.1, 10, 400)) + 1e-9
+    assert score(model.tau_) == pytest.approx(max(score(tau) for tau in np.arange(31) / 20))
+    assert score(model.tau_) > score(0)  # some classes are small
 
 
 def test_calibration_rows_that_were_training_rows_are_told() -> None:

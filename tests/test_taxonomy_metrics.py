@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from taxonomy_samples import articles
 
 from multilevel.errors import DataError, OptionError
 from multilevel.taxonomy import metrics
+from multilevel.taxonomy.decisions import Step
+from multilevel.taxonomy.estimator import TaxonomyClassifier
 from multilevel.taxonomy.tree import Taxonomy
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -98,6 +101,93 @@ def test_information_of_stopped_predictions():
     guess = ["ducks", "birds", "animals", "music"]
     expected = np.mean([np.log(8), np.log(4), np.log(8 / 5), 0.0]) / np.log(8)
     assert metrics.information(TREE, ["ducks"] * 4, guess) == pytest.approx(expected)
+
+
+# -- answers of stop rules ------------------------------------------------------------------------------------
+
+STOPPED = ["ducks", None, "animals", "tools", None, "carp"]  # ducks and animals right, roots right, the others wrong
+STOPPED_TRUTH = ["ducks", "owls", "worms", "music", "music", "pike"]
+
+
+def as_steps(label):
+    return () if label is None else tuple(Step(name, 0.5) for name in TREE.paths[TREE.node(label)])
+
+
+FORMS = {
+    "list": STOPPED,
+    "array": np.array(STOPPED, dtype=object),
+    "series": pd.Series(STOPPED),  # None may become NaN there
+    "object series": pd.Series(STOPPED, dtype=object),
+    "steps": [as_steps(label) for label in STOPPED],
+    "paths and ()": [() if label is None else TREE.paths[TREE.node(label)] for label in STOPPED],
+    "columns": pd.DataFrame(
+        [[*path, *[None] * (3 - len(path))] for path in ([s.name for s in as_steps(one)] for one in STOPPED)]
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_answers_of_stop_rules_are_read_in_every_form(form):
+    """Classes said: ducks 3, root 0, animals 1, tools 1, root 0, carp 3; true: 3, 3, 2, 1, 1, 3; shared 3, 0, 1, 0, 0, 2."""
+    call = (TREE, STOPPED_TRUTH, FORMS[form])
+    assert metrics.path_accuracy(*call) == 4 / 6
+    told = (1 + 0 + np.log(8 / 5) / np.log(8) + 0 + 0 + 0) / 6
+    assert metrics.information(*call) == pytest.approx(told, rel=1e-14)
+    assert [f(*call) for f in (metrics.precision, metrics.recall, metrics.f1)] == pytest.approx(
+        [6 / 8, 6 / 13, 2 * 6 / (8 + 13)]
+    )
+    macro = [f(*call, "macro") for f in (metrics.precision, metrics.recall, metrics.f1)]
+    each = [(1 + 1 + 1 + 0 + 1 + 2 / 3) / 6, (1 + 0 + 1 / 2 + 0 + 0 + 2 / 3) / 6, (1 + 0 + 2 / 3 + 0 + 0 + 2 / 3) / 6]
+    assert macro == pytest.approx(each)
+    assert metrics.lca_distance(*call).tolist() == [0, 3, 1, 2, 1, 2]
+    assert [metrics.accuracy(*call, level) for level in (1, 2, 3)] == [3 / 6, 2 / 6, 1 / 6]
+    # kingdoms: animals 4 true, 3 said, 3 both; music 2 true, none said; tools 1 said
+    assert metrics.macro_f1(*call, 1) == pytest.approx((2 * 3 / 7 + 0 + 0) / 3)
+    found = metrics.scores(TREE, STOPPED_TRUTH, predicted=FORMS[form])
+    assert found["stopped"].tolist() == [2, 4, 4]
+    assert found["h_precision"].tolist() == [3 / 4, 5 / 6, 6 / 8]
+    assert found["lca_distance"].tolist() == pytest.approx([4 / 6, 6 / 6, 9 / 6])
+
+
+def test_roots_alone_are_right_and_say_nothing():
+    for roots in ([None, None], [(), ()], np.array([None, None]), pd.DataFrame({"a": [None, None], "b": ["", None]})):
+        call = (TREE, ["ducks", "animals"], roots)
+        assert metrics.path_accuracy(*call) == 1
+        assert metrics.information(*call) == 0
+        for average in ("micro", "macro"):
+            found = [f(*call, average) for f in (metrics.precision, metrics.recall, metrics.f1)]
+            assert found == [1, 0, 0]
+        assert metrics.lca_distance(*call).tolist() == [3, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=trees, data=st.data())
+def test_overlaps_with_roots_are_those_of_sets_of_ancestors(tree, data):
+    truth = data.draw(st.lists(st.sampled_from([tree.paths[v] for v in tree.leaves]), min_size=1, max_size=8))
+    guess = data.draw(st.lists(st.sampled_from([(), *tree.paths]), min_size=len(truth), max_size=len(truth)))
+    pairs = [
+        ({t[:k] for k in range(1, 5)}, {g[:k] for k in range(1, 5) if g}) for t, g in zip(truth, guess, strict=True)
+    ]
+    assert metrics.path_accuracy(tree, truth, guess) == np.mean([g <= t for t, g in pairs])
+    np.testing.assert_array_equal(metrics.lca_distance(tree, truth, guess), [len(t ^ g) for t, g in pairs])
+    said, shared = sum(len(g) for _, g in pairs), sum(len(t & g) for t, g in pairs)
+    assert metrics.precision(tree, truth, guess) == pytest.approx(shared / said if said else 1)
+    own = [len(t & g) / len(g) if g else 1 for t, g in pairs]
+    assert metrics.precision(tree, truth, guess, "macro") == pytest.approx(np.mean(own))
+
+
+def test_what_a_classifier_answers_can_be_scored():
+    texts = articles()
+    model = TaxonomyClassifier(scales="fixed", n_jobs=1).fit(texts.x, texts.y)
+    truth = [tuple(name for name in row if name) for row in texts.test_y]
+    answers, paths = model.predict(texts.test_x, stop=0.8), model.predict_path(texts.test_x, stop=0.8)
+    assert any(path == () for path in paths)
+    right = np.mean([t[: len(path)] == tuple(s.name for s in path) for t, path in zip(truth, paths, strict=True)])
+    assert metrics.path_accuracy(model, texts.test_y, answers) == right
+    assert metrics.path_accuracy(model, texts.test_y, paths) == right
+    for level in (1, 2, None):
+        whole = metrics.accuracy(model, texts.test_y, model.predict(texts.test_x, level), level)
+        assert whole == model.score(texts.test_x, texts.test_y, level=level)
 
 
 # -- at a level -----------------------------------------------------------------------------------------------
@@ -224,7 +314,14 @@ def test_small_classes_leave_out_partial_labels_of_the_test():
     truth = [*drawn_leaves(TREE, 30), *["birds"] * 10]
     found = metrics.small_classes(TREE, truth, p, truth)
     assert found["items"].sum() == 30
-    assert np.all((found["parent_accuracy"] >= 0) & (found["parent_accuracy"] <= 1) | (found["items"] == 0))
+    families = [path[:2] for path in PATHS]  # the leaves are in this order
+    right = []
+    for row, label in zip(p, truth[:30], strict=False):
+        own = TREE.paths[TREE.node(label)][:2]
+        mass = {family: sum(row[k] for k, one in enumerate(families) if one == family) for family in families}
+        right.append(max(mass, key=mass.__getitem__) == own)
+    there = found[found["items"] > 0]
+    assert np.average(there["parent_accuracy"], weights=there["items"]) == pytest.approx(np.mean(right))
 
 
 # -- all at once ----------------------------------------------------------------------------------------------
@@ -287,6 +384,9 @@ def test_a_frame_comes_back_in_the_library_of_the_labels():
     [
         (lambda p: metrics.f1(TREE, TRUTH, PREDICTED[:3]), DataError, "8 labels and there are 3 predicted"),
         (lambda p: metrics.f1(TREE, TRUTH, ["duck"] * 8), DataError, "did you mean 'ducks'"),
+        (lambda p: metrics.f1(TREE, [*TRUTH[:7], None], PREDICTED), DataError, "row 7 has no label"),
+        (lambda p: metrics.f1(TREE, TRUTH, [None, (), *["duck"] * 6]), DataError, "row 2: .* did you mean 'ducks'"),
+        (lambda p: metrics.f1(TREE, TRUTH, [(None, "birds"), *TRUTH[1:]]), DataError, "row 0 has no label"),
         (lambda p: metrics.f1(TREE, TRUTH, PREDICTED, "weighted"), OptionError, "average='weighted'"),
         (lambda p: metrics.f1({"a": "b"}, TRUTH, PREDICTED), OptionError, "tree must be a Taxonomy .* not dict"),
         (lambda p: metrics.log_loss(TREE, TRUTH, p[:, :3]), DataError, r"shape \(8, 3\).*\(8, 8\)"),

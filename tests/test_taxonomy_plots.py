@@ -21,15 +21,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 import multilevel as ml  # noqa: E402
 from multilevel.errors import DataError, OptionError  # noqa: E402
 from multilevel.taxonomy import metrics, panels  # noqa: E402
-from multilevel.taxonomy.plots import PlotVerbs  # noqa: E402
 from multilevel.taxonomy.tree import Taxonomy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("settings_kept")
 LEVELS = ["kingdom", "family", "kind"]
-
-
-class Classifier(ml.TaxonomyClassifier, PlotVerbs):
-    """With the plots, whether or not the classifier inherits them already."""
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +34,10 @@ def sample():
 
 @pytest.fixture(scope="module")
 def model(sample):
-    return Classifier(n_jobs=1, levels=LEVELS).fit(sample.x, sample.y)
+    return ml.TaxonomyClassifier(n_jobs=1, levels=LEVELS).fit(sample.x, sample.y)
 
 
-class Given(Classifier):
+class Given(ml.TaxonomyClassifier):
     """A large tree, and probabilities that are given instead of features."""
 
     _leaf_probabilities = staticmethod(np.asarray)
@@ -95,7 +90,9 @@ def test_tree_takes_a_row_in_every_form(model, sample):
     frame = pd.DataFrame(dense)
     for row in (sample.test_x[7], dense[7], dense[[7]], dense[7].tolist(), frame.iloc[7].to_numpy()):
         np.testing.assert_allclose([bar.get_width() for bar in model.plot_tree(row).patches], expected)
-    with_names = Classifier(scales="fixed", n_jobs=1).fit(pd.DataFrame(sample.x.toarray()).add_prefix("w"), sample.y)
+    with_names = ml.TaxonomyClassifier(scales="fixed", n_jobs=1).fit(
+        pd.DataFrame(sample.x.toarray()).add_prefix("w"), sample.y
+    )
     row = frame.add_prefix("w").iloc[7]
     assert len(with_names.plot_tree(row).patches) == len(model.tree_)
 
@@ -301,7 +298,7 @@ def test_many_scales_are_sorted(model, monkeypatch):
 
 
 def test_scales_that_were_given_have_no_profile(sample):
-    fixed = Classifier(scales="fixed", n_jobs=1).fit(sample.x, sample.y)
+    fixed = ml.TaxonomyClassifier(scales="fixed", n_jobs=1).fit(sample.x, sample.y)
     with pytest.raises(OptionError, match=r"scales='fixed'\) were not looked for"):
         fixed.plot_scales()
 
@@ -340,7 +337,7 @@ def test_bad_input(model, sample):
 
     for verb, arguments in (("tree", [sample.x[[0]]]), ("scales", []), ("confusion", [sample.x, sample.y])):
         with pytest.raises(NotFittedError):
-            getattr(Classifier(), f"plot_{verb}")(*arguments)
+            getattr(ml.TaxonomyClassifier(), f"plot_{verb}")(*arguments)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(model, sample, monkeypatch):

@@ -6,17 +6,21 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from taxonomy_samples import articles
 
+from multilevel.errors import MultilevelWarning
 from multilevel.taxonomy.estimator import TaxonomyClassifier
 
 HELD_OUT = "which rows are held out to find the scales depends on their number; at fixed scales see the test of weights"
@@ -53,7 +57,7 @@ def test_a_weight_is_a_number_of_copies(likelihood: str) -> None:
         warnings.simplefilter("ignore")  # of the copies
         copied = quick(**options).fit(DATA.x[np.repeat(np.arange(len(Y)), times)], np.repeat(Y, times))
     np.testing.assert_allclose(weighted.predict_proba(DATA.test_x), copied.predict_proba(DATA.test_x), atol=1e-7)
-    np.testing.assert_allclose(weighted.class_weight_, copied.class_weight_)
+    np.testing.assert_allclose(weighted.class_shares_, copied.class_shares_)
 
 
 def formats() -> dict[str, Any]:
@@ -104,7 +108,7 @@ def test_pipeline_from_texts() -> None:
     texts = ["a duck swims", "an owl flies", "a duck quacks", "an owl hoots", "a saw cuts wood", "the saw cuts"] * 3
     kinds = ["birds/duck", "birds/owl", "birds/duck", "birds/owl", "tools/saw", "tools/saw"] * 3
     pipeline = make_pipeline(TfidfVectorizer(), quick()).fit(texts, kinds)
-    assert list(pipeline.predict(["the owl", "duck", "cuts"])) == ["owl", "duck", "saw"]
+    assert list(pipeline.predict(["the owl", "duck", "cuts"])) == ["birds/owl", "birds/duck", "tools/saw"]
     assert pipeline.score(texts, kinds) == 1
     with pytest.raises(ValueError, match="TfidfVectorizer"):
         quick().fit([[text] for text in texts], kinds)
@@ -143,3 +147,47 @@ def test_sample_weights_are_routed() -> None:
     animals = [k for k, path in enumerate(search.best_estimator_.tree_.paths) if path[0] == "animals"]
     assert np.all(search.best_estimator_.node_weight_[animals] == 0)
     assert routed.partial_fit.requests == {"classes": True, "sample_weight": True}
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "balanced_accuracy", "neg_log_loss", "roc_auc_ovr", "f1_macro"])
+def test_scorers_of_probabilities_and_classes_with_joined_labels(scoring: str) -> None:
+    """Classes are called as the labels are, and stand in scikit-learn's order: blanks come before the separator."""
+    generator = np.random.default_rng(0)
+    y = np.array(["a/x", "a b/z", "a b/w", "a/y", "a b c"] * 24)
+    x = generator.normal(size=(120, 5)) + 3 * np.eye(5)[np.arange(120) % 5]
+    model = TaxonomyClassifier(separator="/", scales="fixed", prior_scale=1.0)
+    assert list(model.fit(x, y).classes_) == sorted(set(y))
+    ours = cross_val_score(model, x, y, cv=3, scoring=scoring)
+    theirs = cross_val_score(LogisticRegression(), x, y, cv=3, scoring=scoring)
+    assert ours.mean() > theirs.mean() - 0.1
+
+
+def test_classes_that_a_fold_lacks_count_as_wrong() -> None:
+    y = np.array(Y, dtype=object)
+    y[0] = "tools/rare"
+    model = quick().fit(DATA.x[1:], y[1:])
+    with pytest.warns(MultilevelWarning, match="1 of the classes in y are not in the tree"):
+        score = model.score(DATA.x, y)
+    assert score == pytest.approx(model.score(DATA.x[1:], y[1:]) * (len(y) - 1) / len(y))
+
+
+def test_a_separator_that_no_label_has_is_told() -> None:
+    with pytest.warns(MultilevelWarning, match="separator='>' occurs in no label"):
+        model = TaxonomyClassifier(separator=">", scales="fixed").fit(DATA.x, Y)
+    assert model.tree_.levels == ("level 1",)
+
+
+def test_levels_are_named_by_the_columns_of_the_labels() -> None:
+    frame = pd.DataFrame(DATA.y, columns=["area", "kind", "species"])
+    for y in (frame, pl.from_pandas(frame)):
+        model = TaxonomyClassifier(scales="fixed").fit(DATA.x, y)
+        assert model.tree_.levels == ("area", "kind", "species") and list(model.scales_) == ["area", "kind", "species"]
+        assert set(model.predict(DATA.x, level="area")) == set(frame["area"])
+
+
+def test_a_warm_start_never_overrules_scales_that_are_given() -> None:
+    model = TaxonomyClassifier(scales="fixed", prior_scale=5.0, warm_start=True).fit(DATA.x, DATA.y)
+    model.set_params(prior_scale=0.5).fit(DATA.x, DATA.y)
+    assert set(model.scales_.values()) == {0.5}
+    cold = TaxonomyClassifier(scales="fixed", prior_scale=0.5, tol=1e-6).fit(DATA.x, DATA.y)
+    np.testing.assert_allclose(model.predict_proba(DATA.test_x), cold.predict_proba(DATA.test_x), atol=0.02)

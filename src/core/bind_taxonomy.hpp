@@ -66,22 +66,33 @@ class TreeProblem {
         bool failed = false;
         {
             nb::gil_scoped_release free;
-            o = multilevel::minimise(f_, scales.data(), w.data(), gap, most, [&] {
-                nb::gil_scoped_acquire hold;
-                return failed = PyErr_CheckSignals() != 0;
-            });
+            o = multilevel::minimise(f_, scales.data(), w.data(), gap, most, watch(failed));
         }
         if (failed) throw nb::python_error();
         return nb::make_tuple(o.value, o.gap, o.evaluations, o.converged);
     }
     int solve(const Values<T>& right, const Array& scales, Writable<T>& x, bool from_x, double tolerance, int most) {
         check(right.size(), scales, x.size());
-        nb::gil_scoped_release free;
-        f_.set_curvature();
-        return solve_with_hessian(f_, scales.data(), right.data(), x.data(), from_x, tolerance, most);
+        bool failed = false;
+        int products;
+        {
+            nb::gil_scoped_release free;
+            f_.set_curvature();
+            products = solve_with_hessian(f_, scales.data(), right.data(), x.data(), from_x, tolerance, most, watch(failed));
+        }
+        if (failed) throw nb::python_error();
+        return products;
     }
 
   private:
+    // whether the user has asked to stop (Ctrl-C); in the main thread only
+    static Stopped watch(bool& failed) {
+        return [&failed] {
+            nb::gil_scoped_acquire hold;
+            if (!failed) failed = PyErr_CheckSignals() != 0;
+            return failed;
+        };
+    }
     Starts start_;
     Codes index_;
     Values<T> value_;

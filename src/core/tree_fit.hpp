@@ -11,10 +11,12 @@
 
 namespace multilevel {
 
+using Stopped = std::function<bool()>;
+
 struct TreeOptimum {
     double value = 0, gap = 0;  // gap: what F is above its minimum, as the quadratic model before the last step had it
     int evaluations = 0;        // values with gradient, and products
-    bool converged = false;
+    bool converged = false;     // or no digits left
 };
 
 // x = Hessian^-1 right at the w of the last value, from x = 0 or the x given, until the residual is `tolerance` times the
@@ -22,7 +24,7 @@ struct TreeOptimum {
 // Needs set_curvature. Returns the products.
 template <class T>
 int solve_with_hessian(TreeSoftmax<T>& f, const double* scales, const T* right, T* x, bool from_x, double tolerance, int most,
-                       double radius = std::numeric_limits<double>::infinity(), double* x_length = nullptr) {
+                       const Stopped& stopped, double radius = std::numeric_limits<double>::infinity(), double* x_length = nullptr) {
     const std::size_t n = f.size();
     std::vector<T> r(right, right + n), z(n), d(n, T(0)), hd(n);
     f.precondition(right, scales, z.data());
@@ -41,14 +43,17 @@ int solve_with_hessian(TreeSoftmax<T>& f, const double* scales, const T* right, 
     double rz = f.dot(r.data(), z.data());
     double xx = 0, xd = 0, dd = rz;  // products of x and d in the preconditioner's inverse
     T beta = 0;
-    while (products < most && rz > enough) {
+    while (products < most && rz > enough && !stopped()) {
         f.over_parts(n, [&](Range part) {
             for (std::size_t e = part.begin; e < part.end; ++e) d[e] = z[e] + beta * d[e];
         });
         f.product(d.data(), scales, hd.data());
         ++products;
-        double along = rz / f.dot(d.data(), hd.data());
-        const bool leaves = xx + along * (2 * xd + along * dd) >= radius * radius;
+        const double curve = f.dot(d.data(), hd.data());
+        if (!(curve > 0) && !std::isfinite(radius)) break;
+        double along = rz / curve;
+        // labels of inner nodes can bend the objective downwards: then to the edge
+        const bool leaves = !(curve > 0) || xx + along * (2 * xd + along * dd) >= radius * radius;
         if (leaves) along = (std::sqrt(xd * xd + dd * (radius * radius - xx)) - xd) / dd;
         xx += along * (2 * xd + along * dd);
         const T a = static_cast<T>(along);
@@ -72,7 +77,7 @@ int solve_with_hessian(TreeSoftmax<T>& f, const double* scales, const T* right, 
 
 // w to the minimum: until a Newton step promises no more than `gap`, that step taken too
 template <class T>
-TreeOptimum minimise(TreeSoftmax<T>& f, const double* scales, T* w, double gap, int most, const std::function<bool()>& stopped) {
+TreeOptimum minimise(TreeSoftmax<T>& f, const double* scales, T* w, double gap, int most, const Stopped& stopped) {
     const std::size_t n = f.size();
     std::vector<T> gradient(n), step(n), next(n), next_gradient(n);
     TreeOptimum out;
@@ -84,11 +89,15 @@ TreeOptimum minimise(TreeSoftmax<T>& f, const double* scales, T* w, double gap, 
         f.set_curvature();
         f.precondition(gradient.data(), scales, step.data());
         const double newton = std::sqrt(f.dot(gradient.data(), step.data()));  // length of Newton's step, nearly
+        if (newton == 0) {
+            out.converged = true;
+            return out;
+        }
         if (radius == 0) radius = 0.25 * newton;
         // rough steps far away; near the minimum better ones, since then each squares what is left
         const double forcing = newton > 0.5 * radius ? 0.3 : 0.1;
         double length = 0;
-        out.evaluations += solve_with_hessian(f, scales, gradient.data(), step.data(), false, forcing, 200, radius, &length);
+        out.evaluations += solve_with_hessian(f, scales, gradient.data(), step.data(), false, forcing, 200, stopped, radius, &length);
         const double slope = -f.dot(gradient.data(), step.data());
         const bool inside = length < 0.999 * radius;
         out.gap = inside ? -0.5 * slope : 0.5 * newton * newton;
@@ -120,8 +129,9 @@ TreeOptimum minimise(TreeSoftmax<T>& f, const double* scales, T* w, double gap, 
             gradient.swap(next_gradient);
             out.value = value;
         }
-        out.converged = taken && stride == 1 && inside && out.gap <= gap;
-        if (out.converged || !taken || idle > 1 || out.evaluations >= most || stopped()) return out;
+        const bool spent = idle > 1 || (!taken && out.gap <= 10 * noise);  // no digits are left
+        out.converged = spent || (taken && stride == 1 && inside && out.gap <= gap);
+        if (out.converged || !taken || out.evaluations >= most || stopped()) return out;
     }
 }
 

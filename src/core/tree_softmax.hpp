@@ -94,13 +94,13 @@ class TreeSoftmax {
         curvature_.assign(cells(features() + 1), T(0));
         over_parts(x_.lines, [&](Range part) {
             for (std::size_t e = part.begin * ld_; e < part.end * ld_; ++e) change_[e] = p_[e] * (1 - p_[e]);
-        });
+        }, ld_);
         over_parts(features(), [&](Range part) {
             for (std::size_t j = part.begin; j < part.end; ++j) {
                 const std::int64_t begin = column_start_[j], end = column_start_[j + 1];
                 combine(squares_.data() + begin, row_.data() + begin, end - begin, change_.data(), ld_, curvature_.data() + j * ld_);
             }
-        });
+        }, 4 * ld_);
         const std::vector<double> sums = sums_of_rows(change_);
         std::copy(sums.begin(), sums.end(), curvature_.begin() + cells(features()));
     }
@@ -119,22 +119,24 @@ class TreeSoftmax {
             return dot_range(a + r.begin, b + r.begin, r.end - r.begin);
         });
     }
+    // `work`: numbers each of the n costs; little work is not worth threads, the same parts all the same
     template <class Body>
-    void over_parts(std::size_t n, Body&& body) const {
+    void over_parts(std::size_t n, Body&& body, std::size_t work = 1) const {
         const auto parts = ranges(n, 64);
-        parallel_for(parts.size(), threads_, [&](std::size_t part) { body(parts[part]); });
+        parallel_for(parts.size(), n * work < LITTLE ? 1 : threads_, [&](std::size_t part) { body(parts[part]); });
     }
     template <class Body>
-    double sum_of_parts(std::size_t n, Body&& body) const {
+    double sum_of_parts(std::size_t n, Body&& body, std::size_t work = 1) const {
         const auto parts = ranges(n, 64);
         std::vector<double> sums(parts.size());
-        parallel_for(parts.size(), threads_, [&](std::size_t part) { sums[part] = body(parts[part]); });
+        parallel_for(parts.size(), n * work < LITTLE ? 1 : threads_, [&](std::size_t part) { sums[part] = body(parts[part]); });
         double out = 0;
         for (double v : sums) out += v;
         return out;
     }
 
   private:
+    static constexpr std::size_t LITTLE = 1000000;
     Tree tree_;
     Sparse<T> x_;
     const std::int32_t* label_;
@@ -193,7 +195,7 @@ class TreeSoftmax {
         over_parts(blocks_.size(), [&](Range part) {
             Buffers at(m_);
             for (std::size_t k = part.begin; k < part.end; ++k) body(blocks_[k], at);
-        });
+        }, static_cast<std::size_t>(4 * LANES) * m_);
     }
     const double* scales_of(const double* scales, const FeatureBlock& block) const {
         return scales + static_cast<std::size_t>(block.group) * m_;
@@ -251,7 +253,7 @@ class TreeSoftmax {
                 if (weight_[i] > 0) sum -= weight_[i] * log_probability;
             }
             return sum;
-        });
+        }, 4 * ld_);
     }
     // log probability of one row's label; its logits become probabilities
     double row(std::size_t i, T* z) {
@@ -286,7 +288,7 @@ class TreeSoftmax {
                 }
                 weigh(p_.data() + i * ld_, d, d, c_);
             }
-        });
+        }, 4 * ld_);
     }
     static void weigh(const T* p, const T* d, T* out, int count) {
         double mean = 0;

@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   multilevel classify predict model.zip new.csv --stop 0.8 --out predictions.csv
 """
 SCALES = ("holdout", "cv", "fixed", "evidence")
+WORD = re.compile(r"\b\w\w+\b")  # what the features of texts are made of
 SMALL = 10  # training items of a class that is called small
 SHOWN = 12  # top classes printed
 
@@ -93,11 +94,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL.zip", help="written by multilevel classify train")
+    add("model", metavar="MODEL.zip", help="written by multilevel classify train, or in Python by save(path, inputs=...)")
     add("new", metavar="NEW", help="a data file with the columns that the classifier was trained on")
+    add("--text", metavar="COLUMN", help="the texts (a,b: several columns, joined), where NEW has other names or MODEL none")
     add("--out", metavar="FILE", help="write there instead of printing CSV")
     add("--level", metavar="LEVEL", help="answer at this level: its name, or its number from 1 (default: the leaves)")
-    add("--prior", metavar="P", help="'uniform' as if all classes were equally frequent, or a power between 0 and 1")
+    add("--prior", metavar="P", help="'uniform' as if all classes were equally frequent, or a power from 0 to 1")
     add("--stop", metavar="P", type=float, help="answer with the deepest class of at least this probability")
     parser.set_defaults(run=predict)
 
@@ -124,7 +126,7 @@ def train(args: argparse.Namespace) -> list[str]:
         model, lines = _scored(args, rows, y)
         scales = dict(model.scales_)
     inputs, x = _features(args, rows)
-    model = _classifier(args, scales).fit(x, y)
+    model = _fitted(_classifier(args, scales), x, y)
     storage.write(args.out, model, inputs)
     return [*_described(model, x.shape), *lines, "", f"Wrote {args.out}"]
 
@@ -164,6 +166,17 @@ def _classifier(args: argparse.Namespace, scales: Any) -> TaxonomyClassifier:
     )  # fmt: skip
 
 
+def _fitted(model: TaxonomyClassifier, x: Any, y: Any) -> TaxonomyClassifier:
+    """Fit; copies among the rows are no reason to warn here, where no split puts them on both sides."""
+    import warnings
+
+    from .errors import MultilevelWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\d+ of the \d+ rows are copies", MultilevelWarning)
+        return model.fit(x, y)
+
+
 def _features(args: argparse.Namespace, rows: Any) -> tuple[Inputs, Any]:
     """How rows become features, learnt from these, and their features."""
     from .taxonomy.inputs import Numbers, Texts
@@ -201,20 +214,19 @@ def _scored(args: argparse.Namespace, rows: Any, y: Any) -> tuple[TaxonomyClassi
         )
     tree = Taxonomy.from_paths([label if isinstance(label, tuple) else (label,) for label in labels], _level_names(args))
     inputs, x = _features(args, _take(rows, fit))
-    model = _classifier(args, _scales(args.scales)).set_params(tree=tree)
-    model.fit(x, _take(y, fit))
+    model = _fitted(_classifier(args, _scales(args.scales)).set_params(tree=tree), x, _take(y, fit))
     nodes = np.array([tree.node(label) for label in labels], dtype=np.int32)[codes[held_out]]
     p = model.predict_proba(inputs.step.transform(_take(rows, held_out)))
     return model, _score_lines(model, p, nodes, len(fit))
 
 
 def _split(args: argparse.Namespace, rows: Any, codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Rows to fit and to score, by class; equal texts stay together."""
+    """Rows to fit and to score, by class; rows of equal numbers, or of equal words in equal order, stay together."""
     import numpy as np
 
     from .taxonomy.fitting import hold_out
 
-    keys = rows if isinstance(rows, list) else [tuple(row) for row in rows]
+    keys = [" ".join(WORD.findall(text.lower())) for text in rows] if args.text else [tuple(row) for row in rows]
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     alike = np.array([number[key] for key in keys], dtype=np.int64)
     return hold_out(codes, alike, args.test, np.random.default_rng(args.seed))
@@ -238,7 +250,7 @@ def _score_lines(model: TaxonomyClassifier, p: Floats, nodes: npt.NDArray[np.int
         few = int((count[tree.leaves] < SMALL).sum())
         table.append((f"leaves of < {SMALL} items", str(few), *_scores(p[small], leaves)))
     loss = table[len(tree.levels)][4]
-    return ["", f"Held out: {len(nodes)} rows, fitted on {fitted}; hold-out log-loss {loss}", *_columns(table)]
+    return ["", f"Held out: {_count(len(nodes), 'row')}, fitted on {fitted}; hold-out log-loss {loss}", *_columns(table)]
 
 
 def _under(tree: Any, node: int) -> npt.NDArray[np.bool_]:
@@ -286,21 +298,27 @@ def _described(model: TaxonomyClassifier, shape: tuple[int, int]) -> list[str]:
 def predict(args: argparse.Namespace) -> list[str]:
     from .table_files import format_of, read_table, to_text, write_table
     from .taxonomy import storage
+    from .taxonomy.inputs import Texts
 
     if args.out is not None:
         check_outputs([args.out], args.new, args.model)
         format_of(args.out)
+    _check_answers(args)
     model, inputs = storage.read_parts(args.model)
     if inputs is None:
         raise FileError(
-            f"{args.model!r} was saved in Python and does not tell how a table's rows become features; open it there with "
-            "multilevel.read(path), or train with multilevel classify train"
+            f"{args.model!r} was saved in Python and does not tell how a table's rows become features; save it there with "
+            "model.save(path, inputs=vectorizer), or open it there with multilevel.read(path)"
         )
-    from .taxonomy.inputs import Texts
-
+    if args.prior == "calibrated" and getattr(model, "calibration_", None) is None:
+        raise OptionError(
+            f"--prior calibrated needs a classifier that was calibrated in Python, which {args.model!r} was not: give "
+            "'uniform' or a power from 0 to 1"
+        )
     is_text = isinstance(inputs, Texts)
-    new = read_table(args.new, inputs.columns if is_text else ())
-    wanted = _chosen(new, inputs.columns, "the classifier", args.new)
+    columns, who = _input_columns(args, inputs)
+    new = read_table(args.new, columns if is_text else ())
+    wanted = _chosen(new, columns, who, args.new)
     x = inputs.step.transform(_read_texts(wanted) if is_text else _read_numbers(wanted))
     _warn_of_unknown(x, args.new)
     table = new.copy()
@@ -311,7 +329,31 @@ def predict(args: argparse.Namespace) -> list[str]:
     if args.out is None:
         return [to_text(table).rstrip("\n")]
     write_table(table, args.out)
-    return [f"Wrote {args.out} ({len(table)} rows)"]
+    return [f"Wrote {args.out} ({_count(len(table), 'row')})"]
+
+
+def _check_answers(args: argparse.Namespace) -> None:
+    """Whether --stop and --prior are what the command line knows of Python's rules and priors."""
+    if args.stop is not None and not 0 <= args.stop <= 1:
+        raise OptionError(f"--stop {args.stop:g} must be a probability from 0 to 1")
+    prior = _prior(args.prior)
+    if isinstance(prior, float) and not 0 <= prior <= 1:
+        raise OptionError(f"--prior {args.prior} must be 'uniform' or a power from 0 to 1: 0 is 'train', 1 is 'uniform'")
+    if isinstance(prior, str) and prior not in ("train", "uniform", "calibrated"):
+        raise OptionError(f"--prior {args.prior!r} is not known: give 'uniform' or a power from 0 to 1")
+
+
+def _input_columns(args: argparse.Namespace, inputs: Inputs) -> tuple[list[str], str]:
+    """The columns that become features, and who names them."""
+    from .taxonomy.inputs import Texts
+
+    if args.text is None and inputs.columns:
+        return inputs.columns, "the classifier"
+    if not isinstance(inputs, Texts):
+        raise OptionError(f"--text: {args.model!r} was trained on columns of numbers, {listing(inputs.columns)}")
+    if args.text is None:
+        raise OptionError(f"{args.model!r} was saved in Python and names no column of texts: give --text COLUMN")
+    return _names("--text", args.text), "--text"
 
 
 def _predicted(model: TaxonomyClassifier, x: Any, args: argparse.Namespace) -> dict[str, Any]:
@@ -356,8 +398,8 @@ def _warn_of_unknown(x: Any, name: str) -> None:
     empty = np.flatnonzero(np.diff(x.indptr) == 0)
     if len(empty):
         warnings.warn(
-            f"{len(empty)} texts of {name!r} have no word that the classifier knows (the first in row {empty[0] + 1}): their "
-            "probabilities are about the shares of the classes",
+            f"{_count(len(empty), 'text')} of {name!r} without any word that the classifier knows (the first in row "
+            f"{empty[0] + 1}): such a text gets about the shares of the classes as probabilities",
             MultilevelWarning,
             stacklevel=2,
         )
@@ -425,7 +467,11 @@ def _read_numbers(columns: pd.DataFrame) -> Floats:
 
 
 def _such(count: int) -> str:
-    return f"{count} such row{'s' * (count != 1)}"
+    return _count(count, "such row")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _take(rows: Any, which: npt.NDArray[Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, MultilevelWarning, OptionError
+from ..errors import DataError, MultilevelWarning, OptionError, users_level
 
 __all__ = [
     "check_scales",
@@ -76,13 +76,14 @@ def check_scales(what: str, scales: Floats, length: float) -> None:
 
 def row_warnings(x: Any, hashes: Hashes) -> None:
     """Warnings of copies among the rows, and of rows far longer than most."""
-    copies = len(hashes) - len(np.unique(hashes))
+    told = hashes[hashes != 0]  # rows without any feature are alike, but no copies
+    copies = len(told) - len(np.unique(told))
     if len(hashes) >= 100 and copies > 0.05 * len(hashes):
         warnings.warn(
             f"{copies} of the {len(hashes)} rows are copies of others: a split by rows puts copies on both sides, and its "
             "test scores are too good; drop duplicates, or split by groups of equal rows",
             MultilevelWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
     lengths = np.sqrt(np.asarray(x.multiply(x).sum(axis=1), dtype=np.float64)).ravel()
     lengths = lengths[lengths > 0]
@@ -92,7 +93,7 @@ def row_warnings(x: Any, hashes: Hashes) -> None:
             f"the longest row of X ({longest:.3g}) is {longest / median:.2g} times as long as the median row: one prior "
             "scale cannot suit both, and the fit may be poor; scale the rows to length 1, or the features to the same size",
             MultilevelWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
 
 

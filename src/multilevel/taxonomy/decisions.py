@@ -47,7 +47,7 @@ class DecisionVerbs:
     if TYPE_CHECKING:
         tree_: Taxonomy
         classes_: npt.NDArray[Any]
-        class_weight_: Floats
+        class_shares_: Floats
         calibration_: Calibration | None
 
         def _leaf_probabilities(self, X: Any) -> Floats: ...
@@ -103,9 +103,9 @@ class DecisionVerbs:
         _check_fitted(self)
         if isinstance(prior, str) and prior == "calibrated":
             found = self._calibration("prior='calibrated'")
-            factors, temperature = log_factors(self.tree_, self.class_weight_, found.tau), found.temperature
+            factors, temperature = log_factors(self.tree_, self.class_shares_, found.tau), found.temperature
         else:
-            factors, temperature = log_factors(self.tree_, self.class_weight_, prior), 1.0
+            factors, temperature = log_factors(self.tree_, self.class_shares_, prior), 1.0
         return reweighted(self._leaf_probabilities(X), factors, temperature)
 
     # ---- classes -------------------------------------------------------------------------------------------------
@@ -144,6 +144,11 @@ class DecisionVerbs:
         ------
         OptionError
             A rule or prior that is not known, `stop` together with `cost`, a rule that has not been calibrated.
+
+        Notes
+        -----
+        The most probable class of a level need not lie above the most probable leaf, as a parent's probability is the sum of
+        its children's: ``predict(X, level=1)`` may differ from the top of ``predict_path(X)``.
         """
         nodes, _ = self._decide(X, level, stop, cost, prior)
         if stop is None and cost is None:
@@ -164,6 +169,11 @@ class DecisionVerbs:
         -------
         list of tuples
             For each row its steps ``(name, probability)``, names as in `tree_.names`; empty where the answer is the root.
+
+        Notes
+        -----
+        It is the path to the answer of `predict`, by default the most probable leaf, and may begin at another class than
+        ``predict(X, level=1)``, which is the most probable one of that level.
         """
         nodes, p = self._decide(X, level, stop, cost, prior)
         tree, out = self.tree_, []
@@ -317,11 +327,11 @@ class DecisionVerbs:
         _warn_of_training_rows(self, X)
         heat = best_temperature(self.tree_, p, nodes) if temperature else 1.0
         if isinstance(tau, str):
-            power, profile = best_power(self.tree_, p, self.class_weight_, nodes, heat, tau)
+            power, profile = best_power(self.tree_, p, self.class_shares_, nodes, heat, tau)
         else:
             power, profile = float(tau), []
         found = Calibration(power, heat, len(p), profile)
-        self.calibration_ = replace(found, levels=_levels(self.tree_, self.class_weight_, p, nodes, found))
+        self.calibration_ = replace(found, levels=_levels(self.tree_, self.class_shares_, p, nodes, found))
         return self
 
     @property
@@ -360,7 +370,7 @@ class DecisionVerbs:
         found = calibration.levels.get((prior, depth))
         if found is None:
             log_factors(
-                self.tree_, self.class_weight_, prior if prior != "calibrated" else 0.0
+                self.tree_, self.class_shares_, prior if prior != "calibrated" else 0.0
             )  # refuses unknown names
             raise OptionError(
                 f"{what}: no calibration row is labelled down to level {self.tree_.levels[depth - 1]!r}; "

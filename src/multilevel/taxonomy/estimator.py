@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..errors import DataError, OptionError
+from ..errors import DataError, MultilevelWarning, OptionError, users_level
 from .checks import check_scales, check_size, copies_warning, dtype_name, is_number, one_of, positive, row_warnings
 from .decisions import DecisionVerbs
 from .explain import ExplainVerbs
@@ -26,6 +26,7 @@ from .online import seen_rows
 from .plots import PlotVerbs
 from .problems import Rows
 from .scales import ScaleShape, scale_shape
+from .settings import given_scales, label_array, leaf_shares, median_length, node_factors
 from .storage import StorageVerbs
 from .tree import Taxonomy, distinct_labels
 from .uncertainty import UncertaintyVerbs
@@ -107,7 +108,7 @@ class TaxonomyClassifier(
         Scale of each level (or parent).
     scale_profile_ : list of (scales, loss)
         Held-out log-loss on the way to the scales.
-    class_weight_ : array (leaves,)
+    class_shares_ : array (leaves,)
         Share of each leaf in the training items.
     n_iter_ : int
         Evaluations of the last minimisation.
@@ -204,6 +205,7 @@ class TaxonomyClassifier(
         settings = settings if how is None else replace(settings, scales=how)
         hashes = row_hash(rows.x)
         row_warnings(rows.x, hashes)
+        self._check_draws(tree, rows, shape, settings)
         self.tree_, self.row_hashes_ = tree, np.unique(hashes)
         self._set(fit_tree(tree, rows, shape, settings, start), rows)
         self._uncertainty(rows, settings)
@@ -219,14 +221,14 @@ class TaxonomyClassifier(
         """The attributes of a fit; by_node: weight of the items labelled with each node."""
         tree = fitted.tree
         self.fitted_ = fitted
-        self.classes_ = _label_array([tree.labels[node] for node in tree.leaves])
+        self.classes_ = label_array([tree.labels[node] for node in tree.leaves])
         self.scales_ = dict(zip(fitted.shape.names, fitted.scales.tolist(), strict=True))
         self.scale_profile_ = fitted.profile
         self.n_iter_ = fitted.evaluations
         self.converged_ = fitted.converged
         self.objective_ = fitted.value
         self.node_weight_ = by_node
-        self.class_weight_ = leaf_shares(tree, by_node)
+        self.class_shares_ = leaf_shares(tree, by_node)
         self.calibration_ = None  # they were of other coefficients
         self.draws_ = self.trusted_ = self.verdict_ = None
 
@@ -255,6 +257,8 @@ class TaxonomyClassifier(
             raise OptionError(f"separator={self.separator!r} must be a text of at least one character, or None")
         if self.levels is not None and (isinstance(self.levels, (str, bytes)) or not isinstance(self.levels, Sequence)):
             raise OptionError(f"levels={self.levels!r} must be a list of the levels' names, or None")
+        if self.levels is not None and len(set(self.levels)) < len(self.levels):
+            raise OptionError(f"levels={self.levels!r} has a name twice: each level needs its own")
 
     def _rows(self, X: Any, fit: bool = False) -> Any:
         try:
@@ -289,15 +293,19 @@ class TaxonomyClassifier(
             and np.asarray(y).dtype.kind in "fc"
         ):
             check_classification_targets(np.asarray(y))
-        names = list(self.levels or ())
+        names = self._level_names(y)
+        joined = self._joined_by(y) if tree is None else None
         if tree is not None:
             nodes = tree.nodes_of(y, self.separator)
         elif self.tree is None:
             codes, labels = distinct_labels(y, self.separator)
-            tree = Taxonomy.from_paths([label if isinstance(label, tuple) else (label,) for label in labels], names)
-            nodes = np.array([tree.node(label) for label in labels], dtype=np.int32)[codes]
+            paths = [label if isinstance(label, tuple) else (label,) for label in labels]
+            tree = Taxonomy.from_paths(paths, names, joined)
+            nodes = np.array([tree.node(path) for path in paths], dtype=np.int32)[codes]
         else:
             tree = Taxonomy.read(self.tree, names, self.separator)
+            if joined is not None:
+                tree = Taxonomy(tree.names, tree.parent.tolist(), tree.levels, joined)
             nodes = tree.nodes_of(y, self.separator)
         if len(nodes) != rows:
             raise DataError(f"X has {rows} rows and y has {len(nodes)}: give one label for each row")
@@ -306,6 +314,26 @@ class TaxonomyClassifier(
                 f"the labels have one class only, {tree.labels[tree.leaves[0]]!r}: a classifier needs at least two"
             )
         return tree, nodes
+
+    def _level_names(self, y: Any) -> list[str]:
+        """The levels' names: as given, else the columns of a data frame of labels."""
+        columns = [] if self.levels else list(getattr(y, "columns", ()))
+        return list(self.levels) if self.levels else ([str(c) for c in columns] if len(columns) > 1 else [])
+
+    def _joined_by(self, y: Any) -> str | None:
+        """The separator, where the labels are texts joined by it: then classes are called so too."""
+        if self.separator is None or getattr(y, "ndim", 1) != 1:
+            return None
+        texts = [label for label in y if isinstance(label, str)]
+        if any(self.separator in label for label in texts):
+            return self.separator
+        if self.tree is None and any(other in label for label in texts for other in ("/", ">", "|", "::")):
+            warnings.warn(
+                f"separator={self.separator!r} occurs in no label: each label is a class of one level",
+                MultilevelWarning,
+                stacklevel=users_level(),
+            )
+        return None
 
     def _chosen_levels(self, y: Any) -> Any:
         """The columns of a data frame that are levels."""
@@ -343,19 +371,19 @@ class TaxonomyClassifier(
     def _feature_groups(self, features: int) -> tuple[Ints, list[str]]:
         if self.feature_groups is None:
             return np.zeros(features, dtype=np.int32), ["features"]
-        given = np.asarray(self.feature_groups)
+        given = np.asarray(self.feature_groups, dtype=object)
         if given.shape != (features,):
             raise OptionError(
                 f"feature_groups has the shape {given.shape}; give one group for each of the {features} features"
             )
-        names, group = np.unique(given, return_inverse=True)
+        names, group = np.unique(given.astype(str), return_inverse=True)
         return group.astype(np.int32), [str(name) for name in names]
 
     def _settings(self, tree: Taxonomy, shape: ScaleShape, rows: Rows, start: FittedTree | None) -> Settings:
         from sklearn.utils import check_random_state
 
         first, how = self._first_scales(tree, shape, rows), self.scales
-        if start is not None and len(start.scales) == len(first):
+        if start is not None and start.shape.names == shape.names and how in ("holdout", "cv", "evidence"):
             first, how = start.scales, "fixed"
         if isinstance(how, Mapping):
             how = "fixed"
@@ -373,7 +401,7 @@ class TaxonomyClassifier(
             first = positive("prior_scale", self.prior_scale, len(shape.names))
             check_scales("prior_scale", first, median_length(rows))
         if isinstance(self.scales, Mapping):
-            first = _given_scales(self.scales, shape, tree, first)
+            first = given_scales(self.scales, shape, tree, first)
             check_scales("scales", first, median_length(rows))
         return first
 
@@ -400,12 +428,15 @@ class TaxonomyClassifier(
     def classes_at(self, level: int | str | None = None) -> npt.NDArray[Any]:
         """Labels of a level's classes: the columns of ``predict_proba(X, level)``."""
         check_is_fitted(self)
-        return _label_array([self.tree_.labels[node] for node in self.tree_.at_level(level)])
+        return label_array([self.tree_.labels[node] for node in self.tree_.at_level(level)])
 
     def score(
         self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, level: int | str | None = None
     ) -> float:
         """Share of the rows whose predicted class at a level lies on the path of their label, or below it.
+
+        A label of an inner node counts as found at deeper levels where the prediction lies below it; `metrics.accuracy`
+        leaves such rows out there. A label that the tree lacks counts as wrong, with a warning.
 
         Parameters
         ----------
@@ -418,74 +449,32 @@ class TaxonomyClassifier(
         p = self.predict_proba(X, level)
         copies_warning(row_hash(self._rows(X)), getattr(self, "row_hashes_", None))
         predicted = self.tree_.at_level(level)[p.argmax(axis=1)]
-        truth = self.tree_.raised(self._read_labels(y, len(p), self.tree_)[1], level)
-        right = (self.tree_.first[truth] <= self.tree_.first[predicted]) & (
-            self.tree_.last[predicted] <= self.tree_.last[truth]
-        )
+        nodes = self._known_labels(y, len(p))
+        truth = self.tree_.raised(np.maximum(nodes, 0), level)
+        first, last = self.tree_.first, self.tree_.last
+        right = (first[truth] <= first[predicted]) & (last[predicted] <= last[truth]) & (nodes >= 0)
         if sample_weight is None:
             return float(right.mean())
         weight = np.asarray(_check_sample_weight(sample_weight, np.empty((len(p), 0)), ensure_non_negative=True))
         return float(np.average(right, weights=weight))
 
-
-def median_length(rows: Rows) -> float:
-    """Weighted median of the lengths of the rows that have a feature; 1 if none has."""
-    lengths = np.sqrt(np.asarray(rows.x.multiply(rows.x).sum(axis=1), dtype=np.float64)).ravel()
-    order = np.argsort(lengths)[np.sort(lengths) > 0]
-    if not len(order):
-        return 1.0
-    reached = np.cumsum(rows.weight[order])
-    return float(lengths[order[np.searchsorted(reached, 0.5 * reached[-1])]])
-
-
-def leaf_shares(tree: Taxonomy, by_node: Floats) -> Floats:
-    """Share of each leaf; the weight of inner labels goes to the leaves below as these are shared out, else evenly."""
-    weight = by_node[tree.leaves].copy()
-    for node in np.flatnonzero((tree.leaf_of < 0) & (by_node > 0))[::-1]:
-        below = slice(tree.first[node], tree.last[node])
-        own = weight[below].sum()
-        weight[below] += by_node[node] * (weight[below] / own if own > 0 else 1.0 / (below.stop - below.start))
-    if not weight.sum() > 0:  # all classes that had items were dropped
-        return np.full(len(weight), 1.0 / len(weight))
-    return np.asarray(weight / weight.sum())
-
-
-def node_factors(tree: Taxonomy, nodes: Ints, weight: Floats, class_weight: Any) -> Floats:
-    """Factor of the weights of each node's items."""
-    out = np.ones(len(tree))
-    if class_weight is None:
-        return out
-    if isinstance(class_weight, str):
-        one_of("class_weight", class_weight, ("balanced",))
-        total = np.bincount(nodes, weight, len(tree))
-        used = total > 0
-        out[used] = weight.sum() / (used.sum() * total[used])
-        return out
-    if not isinstance(class_weight, Mapping):
-        raise OptionError(f"class_weight={class_weight!r} must be None, 'balanced' or a dict of weights by class")
-    given = {tree.node(label): value for label, value in class_weight.items()}
-    for label, value in class_weight.items():
-        if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= 0):
-            raise OptionError(f"class_weight of {label!r} is {value!r}: give a number that is not negative")
-    for node in range(len(tree)):
-        above = tree.parent[node]
-        out[node] = given.get(node, out[above] if above >= 0 else 1.0)
-    return out
-
-
-def _given_scales(given: Mapping[Any, float], shape: ScaleShape, tree: Taxonomy, first: Floats) -> Floats:
-    out = first.copy()
-    for name, value in given.items():
-        key = tree.levels[name - 1] if isinstance(name, int) and 1 <= name <= len(tree.levels) else name
-        if key not in shape.names:
-            raise OptionError(
-                f"scales: {name!r} has no scale here; there are {', '.join(repr(n) for n in shape.names)}"
+    def _known_labels(self, y: Any, rows: int) -> Ints:
+        """Nodes of labels; -1 of classes that the tree lacks, which a warning counts."""
+        try:
+            return self._read_labels(y, rows, self.tree_)[1]
+        except DataError:
+            if y is None:
+                raise
+            codes, labels = distinct_labels(self._chosen_levels(y), self.separator)
+            nodes = [self.tree_._found(label, self.separator) for label in labels]
+            absent = [label for label, node in zip(labels, nodes, strict=True) if node is None]
+            if len(codes) != rows or len(absent) in (0, len(labels)):
+                raise
+            warnings.warn(
+                f"{len(absent)} of the classes in y are not in the tree, {absent[0]!r} among them: "
+                "their rows count as wrong. "
+                "Give all classes by tree=, so that they are there even where no training row has them",
+                MultilevelWarning,
+                stacklevel=users_level(),
             )
-        out[shape.names.index(key)] = positive(f"the scale of {name!r}", value, 1)[0]
-    return out
-
-
-def _label_array(labels: Sequence[Hashable]) -> npt.NDArray[Any]:
-    """Labels as an array of their own kind; of objects where kinds are mixed."""
-    kinds = {type(label) for label in labels}
-    return np.array(labels) if len(kinds) == 1 and kinds.isdisjoint({tuple}) else np.array(labels, dtype=object)
+            return np.array([-1 if node is None else node for node in nodes], dtype=np.int32)[codes]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ..errors import ConvergenceWarning, OptionError
+from ..errors import ConvergenceWarning, OptionError, users_level
 from .objective import Objective, leaf_coefficients, leaf_probabilities
 from .problems import LocalPiece, LocalTree, Rows, local_trees, pieces
-from .scales import ScaleShape, Tuned, tune
+from .scales import ScaleShape, Tuned, each, tune
 from .tree import Taxonomy
 
 __all__ = ["FittedTree", "Settings", "fit_tree", "hold_out"]
@@ -104,8 +103,11 @@ class FittedTree:
         """Probability of each leaf, (rows, leaves)."""
         if self.likelihood == "flat":
             return leaf_probabilities(x, self.leaf_coefficients(), threads, self.offset)
-        blocks = [self._nested(x[at : at + 1024]) for at in range(0, x.shape[0], 1024)]
-        return np.concatenate(blocks) if blocks else np.empty((0, len(self.tree.leaves)))
+        out = np.empty((x.shape[0], len(self.tree.leaves)))
+        step = max(1, 4_000_000 // len(self.tree))
+        for at in range(0, x.shape[0], step):
+            out[at : at + step] = self._nested(x[at : at + step])
+        return out
 
     def leaf_coefficients(self) -> npt.NDArray[Any]:
         """(features + 1, leaves); of "flat" only."""
@@ -126,7 +128,7 @@ class FittedTree:
         tree = self.tree
         for above, below in [(-1, tree.top), *enumerate(tree.children)]:
             if below:
-                z = logits[:, list(below)]
+                z = np.ascontiguousarray(logits[:, list(below)])  # each row summed by itself, whatever rows there are
                 z -= z.max(axis=1, keepdims=True)
                 z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
                 logs[:, list(below)] = z + (logs[:, [above]] if above >= 0 else 0.0)
@@ -163,20 +165,18 @@ def fit_tree(
         piece.w = found.w
         return found.value, found.gap, found.evaluations, found.converged
 
-    with ThreadPoolExecutor(1 if threads > 1 else settings.threads) as pool:
-        ends = list(pool.map(minimise, parts)) if len(parts) > 1 else [minimise(part) for part in parts]
+    ends = each(minimise, parts, 1 if threads > 1 else settings.threads)
     converged = all(end[3] for end in ends)
     out = FittedTree(
         tree, settings.likelihood, _deviations(tree, parts, shape, tuned.scales, rows), tuned.scales, shape, tuned.profile,
         sum(end[0] for end in ends), sum(end[1] for end in ends), sum(end[2] for end in ends), converged, rows.offset,
     )  # fmt: skip
-    if not converged and max(end[2] for end in ends) >= settings.max_iter:
+    if not converged:
         warnings.warn(
-            f"the fit took max_iter={settings.max_iter} evaluations and has not reached its mode "
-            f"(it may be {out.gap:.3g} above "
-            "it): raise max_iter, or scale the features to rows of length 1",
+            f"the fit has not reached its mode in {max(end[2] for end in ends)} evaluations (its objective may be "
+            f"{out.gap:.3g} above the least): raise max_iter={settings.max_iter}, or scale the features to rows of length 1",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=users_level(),
         )
     return out
 
@@ -375,11 +375,21 @@ def memory_needed(tree: Taxonomy, rows: Rows, likelihood: str) -> float:
     return float((size + 16) * depth * rows.x.nnz * 4)
 
 
+def _allowed_memory() -> float:
+    """What a container may take."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            return float(file.read())
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        return np.inf
+
+
 def check_memory(tree: Taxonomy, rows: Rows, settings: Settings) -> None:
     try:
-        have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        have = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):  # not told by this system
         return
+    have = min(have, _allowed_memory())
     need = memory_needed(tree, rows, settings.likelihood)
     if settings.likelihood == "flat" and need > 0.8 * have:
         raise OptionError(

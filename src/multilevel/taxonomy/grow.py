@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from ..errors import DataError, OptionError
 from .fitting import FittedTree, row_hash
+from .merging import united
 from .newcomer import fit_newcomer
 from .online import Effort, Seen, added, block, learn, seen_rows, together
 from .problems import Rows
@@ -65,6 +66,8 @@ class GrowVerbs:
 
         A new leaf is first fitted by itself as `add_class` does, so that the rows of before count against it; then all
         nodes move.
+
+        Draws of the coefficients (`inference`) are dropped: they were of those before. `fit` draws again.
         """
         return cast("Self", _partial_fit(cast("TaxonomyClassifier", self), X, y, classes, sample_weight))
 
@@ -97,6 +100,8 @@ class GrowVerbs:
 
         A leaf that is added below a leaf takes its place, with its coefficients: the rows then change no coefficient.
         Only children always have their parent's coefficients.
+
+        Draws of the coefficients (`inference`) are dropped: they were of those before. `fit` draws again.
         """
         return cast("Self", _add_class(cast("TaxonomyClassifier", self), path, X, sample_weight))
 
@@ -115,6 +120,10 @@ class GrowVerbs:
         ------
         DataError
             A class that is not in the tree, or fewer than two leaves that would be left.
+
+        Notes
+        -----
+        Draws of the coefficients (`inference`) are dropped: they were of those before. `fit` draws again.
         """
         return cast("Self", _drop_class(cast("TaxonomyClassifier", self), path))
 
@@ -134,9 +143,12 @@ class GrowVerbs:
 
         Notes
         -----
-        Its coefficient of each feature is the mean of theirs, each with the curvature of the log-likelihood there as its
-        weight: what the data say most about counts most. Its intercept is such that, at the mean of the merged classes' rows,
-        its odds are the sum of theirs. No other coefficient changes; `partial_fit` refines it.
+        Its probability is to be the sum of theirs: its deviation is fitted to that sum by logistic regression, over rows
+        drawn from what the classifier keeps of each class, and its intercept is such that over these its mass is that of
+        the merged classes (taxonomy/merging.py). The prior is about the mean of their deviations, weighted with the
+        curvature of the log-likelihood. No other coefficient changes; `partial_fit` refines it.
+
+        Draws of the coefficients (`inference`) are dropped: they were of those before. `fit` draws again.
         """
         return cast("Self", _merge(cast("TaxonomyClassifier", self), paths, name))
 
@@ -175,7 +187,7 @@ def _first_rows(model: TaxonomyClassifier, X: Any, y: Any, classes: Any, sample_
     labels = distinct_labels(classes, model.separator)[1]
     paths = [label if isinstance(label, tuple) else (label,) for label in labels]
     if given is None:
-        tree = Taxonomy.from_paths(paths, list(model.levels or ()))
+        tree = Taxonomy.from_paths(paths, list(model.levels or ()), model.separator)
     else:
         tree = Taxonomy.read(given, list(model.levels or ()), model.separator)
         tree, _ = with_paths(tree, [paths[k] for k, label in enumerate(labels) if tree._found(label, None) is None])
@@ -341,7 +353,8 @@ def _merge(model: TaxonomyClassifier, paths: Sequence[Any], name: Any) -> Taxono
     if len(old.leaves) - len(parts) + 1 < 2:
         raise DataError(f"with {len(parts)} classes merged the tree has 1 class: a classifier needs at least two")
     tree, kept = joined(old, parts, new[-1])
-    fitted = replace(fitted, deviations=_united(fitted, seen, parts, model.node_weight_[parts]))
+    group, _ = model._feature_groups(int(model.n_features_in_))
+    fitted = replace(fitted, deviations=_united(fitted, seen, parts, model.node_weight_, group))
     _settle(model, *_carried(model, tree, kept, fitted))
     return model
 
@@ -364,19 +377,12 @@ def _parts_to_merge(model: TaxonomyClassifier, paths: Sequence[Any]) -> list[int
     return parts
 
 
-def _united(fitted: FittedTree, seen: Seen, parts: list[int], weight: Floats) -> Any:
+def _united(fitted: FittedTree, seen: Seen, parts: list[int], by_node: Floats, group: Ints) -> Any:
     """Deviations with those of one leaf for all parts in the first part's place, and 0 in the others'."""
-    tree = fitted.tree
     everywhere = np.arange(seen.sums.shape[1] + 1)
-    columns = np.array(parts if fitted.likelihood == "nested" else tree.leaf_of[parts])
-    u = block(fitted.deviations, everywhere, np.array(parts)).astype(np.float64)
-    information = block(seen.curvature, everywhere, columns).astype(np.float64)
-    information += 1e-12 * np.maximum(weight, 1e-3)  # a feature without information: by the weight of the classes
-    one = (u * information).sum(axis=1) / information.sum(axis=1)
-    mean = np.asarray(seen.sums[parts].sum(axis=0), dtype=np.float64).ravel() / max(float(weight.sum()), 1e-300)
-    one[-1] = np.logaddexp.reduce(mean @ u[:-1] + u[-1]) - mean @ one[:-1]
-    change = -u
-    change[:, 0] += one
+    scale = fitted.shape.matrix(fitted.scales)[:, parts[0]]
+    change = -block(fitted.deviations, everywhere, np.array(parts)).astype(np.float64)
+    change[:, 0] += united(fitted, seen, parts, by_node, np.append(scale[:-1][group], scale[-1]))
     return added(fitted.deviations, [(everywhere, np.array(parts), change.astype(fitted.deviations.dtype))])
 
 
@@ -406,4 +412,5 @@ def _settle(
     if rows is not None:
         model.row_hashes_ = np.union1d(getattr(model, "row_hashes_", []), row_hash(rows.x)).astype(np.int64)
     model.tree_, model.seen_ = fitted.tree, seen
+    model.draws_outgrown_ = bool(model.draws_) or model.draws_outgrown_
     model._publish(fitted, by_node)

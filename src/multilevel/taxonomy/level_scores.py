@@ -1,18 +1,25 @@
-"""What scores need of labels and probabilities: nodes' overlap along the tree, and numbers of a level's classes."""
+"""What scores need of labels and probabilities: nodes' overlap along the tree, and numbers of a level's classes.
+
+True labels are nodes; predictions may also be the root, `ROOT`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, OptionError
+from .decisions import Step
+from .labels import blank, distinct_labels, label_columns
+from .stopping import ROOT
 from .tree import Taxonomy
 
 __all__ = [
     "ChancesAt", "LabelsAt", "ReliabilityBins", "averages", "chances_at", "cut_off", "known_items", "labels_at",
-    "overlap", "reliability_bins", "risk_curve",
+    "overlap", "predicted_nodes", "raised", "reliability_bins", "risk_curve", "shares_below",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
@@ -117,9 +124,70 @@ def risk_curve(found: ChancesAt) -> tuple[Floats, Floats, Floats]:
     return sure[last], (last + 1) / len(sure), wrong[last] / (last + 1)
 
 
+def predicted_nodes(tree: Taxonomy, predicted: Any, separator: str | None) -> Ints:
+    """Node of each prediction, `ROOT` where it is missing: None, (), or blank in all columns.
+
+    Parameters
+    ----------
+    tree : Taxonomy
+    predicted : labels (items,) or (items, levels), or a list of paths of Steps
+    separator : str, optional
+
+    Raises
+    ------
+    DataError
+        A label that is not in the tree, or one below a blank.
+    """
+    names = _without_steps(predicted)
+    columns = label_columns(names)
+    at_root = np.all([[blank(label) for label in column] for column in columns], axis=0)
+    out, said = np.full(len(at_root), ROOT, dtype=np.int32), np.flatnonzero(~at_root)
+    if len(said) in (0, len(out)):
+        return tree.nodes_of(names, separator) if len(said) else out
+    # rows of the root repeat the row before, so that messages name the others by their own numbers
+    rows = said[np.maximum(np.searchsorted(said, np.arange(len(out)), side="right") - 1, 0)]
+    filled = [np.asarray(column, dtype=object)[rows] for column in columns]
+    codes, unique = distinct_labels(filled[0] if len(filled) == 1 else np.column_stack(filled), separator)
+    for k, label in enumerate(unique):
+        own = said[codes[said] == k]
+        try:
+            out[own] = tree.node(label, separator)
+        except DataError as fault:
+            raise DataError(f"row {own[0]}: {fault}") from None
+    return out
+
+
+def _without_steps(predicted: Any) -> Any:
+    """Paths of Steps as paths of names; () as None."""
+    objects = getattr(predicted, "ndim", 0) == 1 and getattr(getattr(predicted, "dtype", None), "kind", "") == "O"
+    if not objects and not isinstance(predicted, list):
+        return predicted
+    rows = list(predicted)
+    if not any(isinstance(row, tuple) for row in rows):
+        return predicted
+    return [_names_of(row) if isinstance(row, tuple) else row for row in rows]
+
+
+def _names_of(path: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    return tuple(part.name if isinstance(part, Step) else part for part in path) or None
+
+
+def raised(tree: Taxonomy, nodes: Ints, level: Level) -> Ints:
+    """`Taxonomy.raised` for predictions: the root stays."""
+    out = nodes.copy()
+    out[nodes != ROOT] = tree.raised(nodes[nodes != ROOT], level)
+    return out
+
+
+def shares_below(tree: Taxonomy, nodes: Ints) -> Floats:
+    """Share of all leaves that lies below each node or root."""
+    below = np.append(tree.last - tree.first, len(tree.leaves))  # the root, -1, is the last
+    return np.asarray(below[nodes] / len(tree.leaves))
+
+
 def labels_at(tree: Taxonomy, truth: Ints, predicted: Ints, level: Level) -> LabelsAt:
     classes, known, numbers = _known_at(tree, truth, level)
-    found = _numbers_of(tree, classes)[tree.raised(predicted, level)]
+    found = _numbers_of(tree, classes)[raised(tree, predicted, level)]
     return LabelsAt(classes, known, numbers[known], found[known])
 
 
@@ -140,42 +208,48 @@ def _known_at(tree: Taxonomy, truth: Ints, level: Level) -> tuple[Ints, Bools, n
 
 
 def known_items(tree: Taxonomy, truth: Ints, level: Level) -> Bools:
-    """Which items' labels reach a level: whole ones, and partial ones that end there or below."""
-    return _numbers_of(tree, tree.at_level(level))[tree.raised(truth, level)] >= 0
+    """Which items' labels, or predictions, reach a level: leaves, and inner nodes that lie there or below."""
+    return _numbers_of(tree, tree.at_level(level))[raised(tree, truth, level)] >= 0
 
 
 def _numbers_of(tree: Taxonomy, classes: Ints) -> npt.NDArray[np.intp]:
-    numbers = np.full(len(tree), -1, dtype=np.intp)
+    numbers = np.full(len(tree) + 1, -1, dtype=np.intp)  # the root, -1, is the last
     numbers[classes] = np.arange(len(classes))
     return numbers
 
 
 def averages(tree: Taxonomy, truth: Ints, predicted: Ints, average: str) -> tuple[float, float, float]:
-    """Hierarchical precision, recall and F1."""
+    """Hierarchical precision, recall and F1. Where no class is predicted, none is false: the precision is 1."""
     if average not in ("micro", "macro"):
         raise OptionError(f"average={average!r} is not known: take 'micro' or 'macro'")
     shared, deep, true = overlap(tree, truth, predicted)
     if average == "micro":
         shared, deep, true = (np.array([part.sum()]) for part in (shared, deep, true))
     # 2 P R / (P + R) with P = shared / deep, R = shared / true
-    return float(np.mean(shared / deep)), float(np.mean(shared / true)), float(np.mean(2 * shared / (deep + true)))
+    precision = np.where(deep > 0, shared / np.maximum(deep, 1), 1.0)
+    return float(np.mean(precision)), float(np.mean(shared / true)), float(np.mean(2 * shared / (deep + true)))
 
 
 def overlap(tree: Taxonomy, truth: Ints, predicted: Ints) -> tuple[Ints, Ints, Ints]:
     """Depth of each item's lowest common ancestor, of its prediction as far as the truth is known, and of the truth."""
     cut = cut_off(tree, predicted, truth)
-    depth = np.append(tree.depth, 0)  # of the root, -1
+    depth = _depths(tree)
     a, b = cut.copy(), truth.copy()
     while np.any(apart := a != b):
         up_a, up_b = apart & (depth[a] >= depth[b]), apart & (depth[b] >= depth[a])
         a[up_a], b[up_b] = tree.parent[a[up_a]], tree.parent[b[up_b]]
-    return depth[a], tree.depth[cut], tree.depth[truth]
+    return depth[a], depth[cut], depth[truth]
 
 
 def cut_off(tree: Taxonomy, predicted: Ints, truth: Ints) -> Ints:
     """Predictions no deeper than the truth is known: whole labels, which are leaves, leave them as they are."""
     known = np.where(tree.leaf_of[truth] >= 0, len(tree.levels), tree.depth[truth])
-    out = predicted.copy()
-    while np.any(deep := tree.depth[out] > known):
+    depth, out = _depths(tree), predicted.copy()
+    while np.any(deep := depth[out] > known):
         out[deep] = tree.parent[out[deep]]
     return out
+
+
+def _depths(tree: Taxonomy) -> Ints:
+    """Of the nodes, and as the last, which the number -1 takes, of the root."""
+    return np.append(tree.depth, 0).astype(np.int32)

@@ -1,8 +1,12 @@
 """Scores of a classification into a tree: along the paths, and of labels and probabilities at each level.
 
 Every function takes the tree (a `Taxonomy` or a fitted classifier), the true labels in any form that
-`Taxonomy.nodes_of` takes, and either predicted labels (inner nodes allowed) or the leaves' probabilities as
-``predict_proba(X)`` gives them.
+`Taxonomy.nodes_of` takes, and either predicted labels or the leaves' probabilities as ``predict_proba(X)`` gives them.
+
+Predicted labels may be inner nodes, as ``predict(X, stop=...)`` gives them, or paths of steps as ``predict_path`` does.
+None or () is the root: it says nothing. It is right for every truth in `path_accuracy`, has the information 0, and adds no
+class to hierarchical precision and recall: an item's own precision is then 1, since none of its predicted classes is
+false, and its recall and F1 are 0. `accuracy` at a level takes it as wrong, like any answer that stopped above.
 
 A true label that is an inner node is partial: what lies below it is not known. At a level below it the item is not
 counted, and predictions for it are cut off at its depth. `scores` says how many these are.
@@ -26,8 +30,11 @@ from .level_scores import (
     known_items,
     labels_at,
     overlap,
+    predicted_nodes,
+    raised,
     reliability_bins,
     risk_curve,
+    shares_below,
 )
 from .tree import Taxonomy
 
@@ -58,7 +65,10 @@ def precision(tree: Any, y: Any, predicted: Any, average: str = "micro", *, sepa
     Parameters
     ----------
     tree : Taxonomy or TaxonomyClassifier
-    y, predicted : labels (items,) or (items, levels)
+    y : labels (items,) or (items, levels)
+    predicted : labels (items,) or (items, levels), or list of paths
+        What `predict` or `predict_path` answers. The root (None, ()) says no class: it adds none to the micro average, and
+        its own precision is 1, in the micro average too where all predictions are the root.
     average : {"micro", "macro"}
         Sums over all items divided by each other, or the mean over items.
     separator : str, optional
@@ -67,7 +77,7 @@ def precision(tree: Any, y: Any, predicted: Any, average: str = "micro", *, sepa
     Raises
     ------
     DataError
-        Labels that are missing or not in the tree, as many true ones as predicted ones not given.
+        True labels that are missing, labels not in the tree, as many true ones as predicted ones not given.
 
     References
     ----------
@@ -78,7 +88,7 @@ def precision(tree: Any, y: Any, predicted: Any, average: str = "micro", *, sepa
 
 
 def recall(tree: Any, y: Any, predicted: Any, average: str = "micro", *, separator: str | None = None) -> float:
-    """Hierarchical recall: share of the true classes, ancestors included, that are predicted; as `precision`."""
+    """Hierarchical recall: share of the true classes, ancestors included, that are predicted (0: root); as `precision`."""
     return averages(*_two(tree, y, predicted, separator), average)[1]
 
 
@@ -93,14 +103,17 @@ def lca_distance(tree: Any, y: Any, predicted: Any, *, separator: str | None = N
     Returns
     -------
     array (items,)
-        0 where right; 2 for a sibling.
+        0 where right; 2 for a sibling; the true class's depth for the root.
     """
     shared, deep, true = overlap(*_two(tree, y, predicted, separator))
     return np.asarray(deep + true - 2 * shared, dtype=np.float64)
 
 
 def path_accuracy(tree: Any, y: Any, predicted: Any, *, separator: str | None = None) -> float:
-    """Share of the items whose predicted class is the true one or above it: no wrong turn, wherever it stopped."""
+    """Share of the items whose predicted class is the true one or above it: no wrong turn, wherever it stopped.
+
+    The root (None, ()) stands above every class and is right. What stop rules promise is this share.
+    """
     shared, deep, _ = overlap(*_two(tree, y, predicted, separator))
     return float(np.mean(shared == deep))
 
@@ -109,26 +122,32 @@ def information(tree: Any, y: Any, predicted: Any, *, separator: str | None = No
     """Mean information of the predictions: 1 for a right leaf, less the higher a right prediction stopped, 0 where wrong.
 
     A right prediction of a class with k of the tree's K leaves has log(K / k) / log(K) (Deng et al. 2012, Hedging your
-    bets, CVPR). For a partial label a prediction counts as far as it is known.
+    bets, CVPR): 0 for the root. For a partial label a prediction counts as far as it is known.
     """
     tree, truth, guess = _two(tree, y, predicted, separator)
     shared, deep, _ = overlap(tree, truth, guess)
     cut = cut_off(tree, guess, truth)
-    size, total = tree.last[cut] - tree.first[cut], len(tree.leaves)
-    return float(np.mean(np.where(shared == deep, np.log(total / size) / np.log(total), 0.0)))
+    told = -np.log(shares_below(tree, cut)) / np.log(len(tree.leaves))
+    return float(np.mean(np.where(shared == deep, told, 0.0)))
 
 
 # -- at a level -----------------------------------------------------------------------------------------------
 
 
 def accuracy(tree: Any, y: Any, predicted: Any, level: Level = None, *, separator: str | None = None) -> float:
-    """Share of right classes at a level.
+    """Share of right classes at a level, of the items whose label is known there.
+
+    ``classifier.score`` differs where labels are partial: it keeps every row, as a score for model selection must, and
+    counts a prediction below a partial label as right. Here rows that end above the level are left out, since whether the
+    class is right there is not known; counted as right, they would raise the score without any merit of the model. With
+    whole labels both are the same.
 
     Parameters
     ----------
     tree : Taxonomy or TaxonomyClassifier
     y, predicted : labels (items,) or (items, levels)
-        Predictions below the level count as their ancestor; those above it have not said the class: wrong.
+        Predictions below the level count as their ancestor; those above it, the root (None, ()) among them, have not said
+        the class: wrong.
     level : int, str or None
         Depth from 1, name, or None for the deepest. A leaf that lies higher is a class of all levels below.
     separator : str, optional
@@ -288,6 +307,11 @@ def scores(
 ) -> pd.DataFrame:
     """All scores, a row for each level.
 
+    With partial labels the rows are over different items: each of `accuracy`, `macro_f1`, `log_loss`, `brier`, `ece` and
+    `ece_mass` is over the `items` of its own level, and these grow fewer from the top down. A difference between levels
+    is then also one between items; to compare levels, give the rows whose labels are whole. ``classifier.score`` instead
+    keeps all rows, and counts a prediction below a partial label as right (see `accuracy`).
+
     Parameters
     ----------
     tree : Taxonomy or TaxonomyClassifier
@@ -306,8 +330,8 @@ def scores(
         level; classes; items, whose label is known at the level; partial, those whose label ends above it and which
         count in the columns h_ and lca_distance only, down to where they are known; accuracy, macro_f1; h_precision,
         h_recall, h_f1 (micro) and lca_distance (mean) down to this level. With `predicted` also stopped, the predictions
-        that end above the level. With `p` also log_loss, brier, ece (bins of equal width) and ece_mass. NaN where no
-        label is known.
+        that end above the level, the root among them. With `p` also log_loss, brier, ece (bins of equal width) and
+        ece_mass. NaN where no label is known.
 
     Raises
     ------
@@ -319,7 +343,7 @@ def scores(
     tree = _tree_of(tree)
     truth = tree.nodes_of(y, separator)
     chances = None if p is None else _probabilities(tree, p, len(truth))
-    guess = None if predicted is None else _same(truth, tree.nodes_of(predicted, separator), "predicted labels")
+    guess = None if predicted is None else _guess(tree, truth, predicted, separator)
     rows = [_level_scores(tree, truth, chances, guess, depth, bins) for depth in range(1, len(tree.levels) + 1)]
     columns: dict[str, Any] = {"level": list(tree.levels)}
     columns.update({name: np.array([row[name] for row in rows]) for name in rows[0]})
@@ -337,7 +361,7 @@ def _level_scores(
         assert p is not None
         predicted = classes[tree.sums(p, classes).argmax(axis=1)]
     else:
-        predicted = tree.raised(guess, depth)
+        predicted = raised(tree, guess, depth)
     known = int(known_items(tree, truth, depth).sum())
     out: dict[str, float] = {"classes": len(classes), "items": known, "partial": len(truth) - known}
     if guess is not None:
@@ -345,9 +369,9 @@ def _level_scores(
     labels = labels_at(tree, truth, predicted, depth) if known else None
     out["accuracy"] = labels.accuracy if labels else np.nan
     out["macro_f1"] = labels.macro_f1 if labels else np.nan
-    raised = tree.raised(truth, depth)
-    out.update(zip(("h_precision", "h_recall", "h_f1"), averages(tree, raised, predicted, "micro"), strict=True))
-    shared, deep, true = overlap(tree, raised, predicted)
+    down_to = tree.raised(truth, depth)
+    out.update(zip(("h_precision", "h_recall", "h_f1"), averages(tree, down_to, predicted, "micro"), strict=True))
+    shared, deep, true = overlap(tree, down_to, predicted)
     out["lca_distance"] = float(np.mean(deep + true - 2 * shared))
     if p is not None:
         found = chances_at(tree, truth, p, depth) if known else None
@@ -410,19 +434,22 @@ def _tree_of(tree: Any) -> Taxonomy:
 def _two(tree: Any, y: Any, predicted: Any, separator: str | None) -> tuple[Taxonomy, Ints, Ints]:
     tree = _tree_of(tree)
     truth = tree.nodes_of(y, separator)
-    return tree, truth, _same(truth, tree.nodes_of(predicted, separator), "predicted labels")
+    return tree, truth, _guess(tree, truth, predicted, separator)
+
+
+def _guess(tree: Taxonomy, truth: Ints, predicted: Any, separator: str | None) -> Ints:
+    guess = predicted_nodes(tree, predicted, separator)
+    if len(guess) != len(truth):
+        raise DataError(
+            f"y has {len(truth)} labels and there are {len(guess)} predicted labels: give one for each item"
+        )
+    return guess
 
 
 def _with_p(tree: Any, y: Any, p: Any, separator: str | None) -> tuple[Taxonomy, Ints, Floats]:
     tree = _tree_of(tree)
     truth = tree.nodes_of(y, separator)
     return tree, truth, _probabilities(tree, p, len(truth))
-
-
-def _same(truth: Ints, other: Any, what: str) -> Any:
-    if len(truth) != len(other):
-        raise DataError(f"y has {len(truth)} labels and there are {len(other)} {what}: give one for each item")
-    return other
 
 
 def _probabilities(tree: Taxonomy, p: Any, items: int) -> Floats:

@@ -20,13 +20,13 @@ from ..errors import OptionError
 from ..independent import GOOD_ESS
 from ..nuts import Sampler
 from ..posterior_tables import GOOD_BFMI, GOOD_R_HAT
-from ..sampler import chains_of
+from ..sampler import LEAST_DRAWS, chains_of
 from .fitting import FittedTree, Settings, _begin, _deviations, fit_tree
-from .problems import LocalPiece, Rows, local_trees, pieces
+from .problems import LocalPiece, Order, Rows, local_trees, pieces
 from .scales import LOG_SD, ScaleShape
 from .tree import Taxonomy
 
-__all__ = ["Density", "TreeDraws", "sample"]
+__all__ = ["Density", "TreeDraws", "check_draws", "check_size", "sample"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +34,7 @@ LARGEST = 5000  # deviations that are sampled unless the caller says otherwise
 WARMUP = 300  # of each chain at least
 DEPTH, TARGET = 10, 0.9  # of the sampler
 SPREAD = 0.5  # of the chains' starts about the mode, in prior standard deviations
+LEAST = 8  # draws of a chain for R-hat and effective sample sizes, which split it
 DIAGNOSED = 400  # deviations whose R-hat goes into the verdict; more are a sample of them
 
 
@@ -186,6 +187,36 @@ def by_entry(part: LocalPiece, matrix: Floats) -> Floats:
     return np.concatenate([matrix[:-1][part.piece.group], matrix[-1:]])
 
 
+def check_draws(draws: int) -> None:
+    if draws < LEAST_DRAWS:
+        raise OptionError(f"draws={draws}: inference='nuts' takes at least {LEAST_DRAWS} draws of each chain; 500 are usual")
+
+
+def check_size(tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, largest: int = LARGEST) -> int:
+    """Number of deviations that `sample` would sample; known before any fit.
+
+    Raises
+    ------
+    OptionError
+        More than `largest`.
+    """
+    order, count = Order(tree, rows.nodes), 0
+    for local in local_trees(tree, settings.likelihood):
+        which, _ = local.rows(order)
+        if not len(which):
+            continue
+        group = rows.group if local.above is None else rows.group[np.unique(rows.x[which].indices)]
+        free = (shape.on(local.nodes).matrix(settings.first) > 0).sum(axis=1)
+        count += int(free[:-1][group].sum() + free[-1])
+    if count > largest:
+        raise OptionError(
+            f"inference='nuts' would sample {count:,} coefficients ({rows.x.shape[1]:,} features and an "
+            f"intercept at {len(tree)} nodes), more than the {largest:,} it is made for: take inference='bootstrap', or "
+            "fewer features"
+        )
+    return count
+
+
 def sample(
     tree: Taxonomy,
     rows: Rows,
@@ -228,15 +259,11 @@ def sample(
     Raises
     ------
     OptionError
-        More deviations than `largest`.
+        More deviations than `largest`; fewer than 4 draws.
     """
+    check_draws(draws)
+    check_size(tree, rows, shape, settings, largest)
     density = Density(tree, rows, shape, settings, settings.scales == "fixed")
-    if density.deviations > largest:
-        raise OptionError(
-            f"inference='nuts' would sample {density.deviations:,} coefficients ({rows.x.shape[1]:,} features and an "
-            f"intercept at {len(tree)} nodes), more than the {largest:,} it is made for: take inference='bootstrap', or "
-            "fewer features"
-        )
     if start is None:
         start = fit_tree(tree, rows, shape, replace(settings, scales="fixed", progress=None))
     warmup = max(draws, WARMUP) if warmup is None else warmup
@@ -273,19 +300,29 @@ def _chains(
 
 
 def _worst(density: Density, x: Floats, stats: dict[str, Floats]) -> tuple[float, float]:
-    """Largest R-hat and least effective sample size of scales, some deviations, log posterior."""
+    """Largest R-hat and least effective sample size of scales, some deviations, log posterior; NaN if they say nothing."""
     some = np.unique(np.linspace(0, density.deviations - 1, DIAGNOSED).astype(int))
     which = np.concatenate([some, np.arange(density.deviations, density.size)])
     values = np.concatenate([x[..., which], stats["lp"][..., None]], axis=-1)
-    r_hat = float(np.nanmax(chain_diagnostics.r_hat(values)))
-    bulk, tail = chain_diagnostics.ess_bulk(values), chain_diagnostics.ess_tail(values)
-    return r_hat, float(min(np.nanmin(bulk), np.nanmin(tail)))
+    values = values[..., np.ptp(values, axis=(0, 1)) > 0]
+    if x.shape[1] < LEAST or not values.size:
+        return np.nan, np.nan
+    worst = chain_diagnostics.r_hat(values)
+    sizes = np.concatenate([chain_diagnostics.ess_bulk(values), chain_diagnostics.ess_tail(values)])
+    worst, sizes = worst[~np.isnan(worst)], sizes[~np.isnan(sizes)]  # an indicator of a tail may be constant
+    if not (worst.size and sizes.size):
+        return np.nan, np.nan
+    return float(worst.max()), float(sizes.min())
 
 
 def verdict(worst: float, least: float, stats: dict[str, Floats]) -> tuple[bool, str]:
     """Whether the draws may be trusted, and one sentence on it."""
     problems = []
     diverging = int(stats["diverging"].sum())
+    if np.isnan(worst) or np.isnan(least):
+        count = stats["energy"].shape[1]
+        why = f"{count} draws of each chain are too few to judge" if count < LEAST else "the chains have not moved"
+        return False, f"Do not trust these draws: {why}; take more draws."
     bfmi = float(chain_diagnostics.e_bfmi(stats["energy"]).min())
     if not worst <= GOOD_R_HAT:
         problems.append(f"R-hat reaches {worst:.3f} (good up to {GOOD_R_HAT}): the chains disagree; take more draws")

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 
 from .fitting import FittedTree
 from .objective import Objective, leaf_coefficients, leaf_probabilities
-from .problems import LocalTree, Rows, columns_of, local_trees
+from .problems import LocalTree, Order, Rows, columns_of, local_trees
 from .reshape import is_sparse
 from .tree import Taxonomy
 
@@ -185,8 +185,9 @@ def _sums(tree: Taxonomy, rows: Rows) -> tuple[Any, Any]:
 
 def _parts(tree: Taxonomy, likelihood: str, rows: Rows) -> Iterator[tuple[LocalTree, npt.NDArray[Any], Rows]]:
     """Each softmax that some rows tell about, the features of these rows, and the rows with these features alone."""
+    order = Order(tree, rows.nodes)
     for local in local_trees(tree, likelihood):
-        which, labels = local.rows(tree, rows.nodes)
+        which, labels = local.rows(order)
         if len(which):
             x = rows.x if len(which) == rows.x.shape[0] else rows.x[which]
             features = np.unique(x.indices)

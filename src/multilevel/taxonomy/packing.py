@@ -115,7 +115,14 @@ class Packer:
     def _tree(self, tree: Taxonomy, what: str) -> int:
         if id(tree) not in self._known:
             names = [self.pack(name, f"a class of {what}") for name in tree.names]
-            self.trees.append({"names": names, "parent": tree.parent.tolist(), "levels": list(tree.levels)})
+            self.trees.append(
+                {
+                    "names": names,
+                    "parent": tree.parent.tolist(),
+                    "levels": list(tree.levels),
+                    "separator": tree.separator,
+                }
+            )
             self._known[id(tree)] = (tree, len(self.trees) - 1)
         return self._known[id(tree)][1]
 
@@ -216,7 +223,9 @@ class Unpacker:
             need(bool(path) or above == -1, "a tree is not in order")
             path.append(node)
         need(all(isinstance(level, str) for level in saved["levels"]), "a level is no text")
-        return Taxonomy(names, parent, saved["levels"])
+        separator = saved.get("separator")
+        need(separator is None or (isinstance(separator, str) and separator != ""), "a separator is no text")
+        return Taxonomy(names, parent, saved["levels"], separator)
 
     _kinds: dict[str, Callable[[Any, Any], Any]] = {
         "float": _float, "tree": _tree_of, "list": _list, "tuple": _tuple, "dict": _dict, "scalar": _scalar, "array": _array,

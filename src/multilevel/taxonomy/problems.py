@@ -62,24 +62,35 @@ class LocalTree:
     nodes: Ints
     above: int | None
 
-    def rows(self, whole: Taxonomy, nodes: Ints) -> tuple[npt.NDArray[np.intp], Ints]:
+    def rows(self, order: Order) -> tuple[npt.NDArray[np.intp], Ints]:
         """The rows whose labels tell something here, and their labels as nodes of this tree."""
         if self.above is None:
-            return np.arange(len(nodes)), nodes
-        below = np.full(len(whole), -1, dtype=np.int32)
-        for k, child in enumerate(self.nodes):
-            below[child : child + _size(whole, child)] = k
-        local = below[nodes]
-        which = np.flatnonzero(local >= 0)
-        return which, local[which]
+            return np.arange(len(order.nodes)), order.nodes
+        end = len(order.end) if self.above < 0 else order.end[self.above]
+        which = np.sort(order.by_node[slice(*np.searchsorted(order.sorted, [self.above + 1, end]))])
+        return which, (np.searchsorted(self.nodes, order.nodes[which], side="right") - 1).astype(np.int32)
 
 
-def _size(tree: Taxonomy, node: int) -> int:
-    """Nodes at and below a node: they follow each other."""
-    after = node + 1
-    while after < len(tree) and tree.depth[after] > tree.depth[node]:
-        after += 1
-    return int(after - node)
+class Order:
+    """Rows in the order of their labels' nodes: what lies below a node is a run of them.
+
+    Attributes
+    ----------
+    nodes : int32 array (rows,)
+    by_node, sorted : arrays (rows,)
+        The rows sorted by node, and these nodes.
+    end : int array (nodes of the tree,)
+        Where the nodes at and below each node end.
+    """
+
+    def __init__(self, tree: Taxonomy, nodes: Ints) -> None:
+        self.nodes = nodes
+        self.end = np.arange(1, len(tree) + 1)
+        for node in range(len(tree) - 1, -1, -1):
+            if (above := tree.parent[node]) >= 0:
+                self.end[above] = max(self.end[above], self.end[node])
+        self.by_node: npt.NDArray[np.intp] = np.argsort(nodes, kind="stable")
+        self.sorted: Ints = nodes[self.by_node]
 
 
 def local_trees(tree: Taxonomy, likelihood: str) -> list[LocalTree]:
@@ -107,8 +118,9 @@ def pieces(
     tree: Taxonomy, locals_: list[LocalTree], shape: ScaleShape, fit: Rows, held_out: Rows | None, threads: int
 ) -> Iterator[LocalPiece]:
     """Problems with rows of their own; a node none of whose rows says which child is left out."""
+    order, later_order = Order(tree, fit.nodes), None if held_out is None else Order(tree, held_out.nodes)
     for local in locals_:
-        which, labels = local.rows(tree, fit.nodes)
+        which, labels = local.rows(order)
         if not len(which):
             continue
         if local.above is None:
@@ -118,7 +130,7 @@ def pieces(
             x, features = _own_features(fit.x[which])
             group = fit.group[features]
             own = Rows(x, labels, fit.weight[which], group)
-            later = _held_out(tree, local, held_out, features, group)
+            later = _held_out(local, held_out, later_order, features, group)
         objective = _objective(local.tree, own, threads)
         other = None if later is None or not later.x.shape[0] else _objective(local.tree, later, threads)
         yield LocalPiece(local, features, Piece(objective, other, shape.on(local.nodes), group, objective.start()))
@@ -129,11 +141,11 @@ def _objective(tree: Taxonomy, rows: Rows, threads: int) -> Objective:
 
 
 def _held_out(
-    tree: Taxonomy, local: LocalTree, rows: Rows | None, features: npt.NDArray[np.intp], group: Ints
+    local: LocalTree, rows: Rows | None, order: Order | None, features: npt.NDArray[np.intp], group: Ints
 ) -> Rows | None:
-    if rows is None:
+    if rows is None or order is None:
         return None
-    which, labels = local.rows(tree, rows.nodes)
+    which, labels = local.rows(order)
     return Rows(columns_of(rows.x[which], features), labels, rows.weight[which], group)
 
 

@@ -79,7 +79,7 @@ def _insert(siblings: list[Path], child: Path) -> None:
 def _renumbered(tree: Taxonomy, below: dict[Path, list[Path]]) -> tuple[Taxonomy, Ints]:
     deepest = max((len(path) for path in below), default=0)
     levels = [*tree.levels, *(f"level {k}" for k in range(len(tree.levels) + 1, deepest + 1))]
-    grown = Taxonomy._numbered(below, levels)
+    grown = Taxonomy._numbered(below, levels, tree.separator)
     number = {path: node for node, path in enumerate(grown.paths)}
     return grown, np.array([number.get(path, -1) for path in tree.paths], dtype=np.int32)
 

@@ -7,6 +7,7 @@ d loss / d log s_k = 2 sum over the entries of w that have scale k of w q.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ConvergenceWarning, users_level
 from .objective import Objective
 from .tree import Taxonomy
 
-__all__ = ["Piece", "ScaleShape", "Tuned", "tune"]
+__all__ = ["each", "Piece", "ScaleShape", "Tuned", "tune"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -193,10 +195,7 @@ def tune(
 
     def loss(log_scales: Floats) -> tuple[float, Floats]:
         scales = np.exp(log_scales)
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            parts = list(
-                pool.map(lambda p: p.loss(scales, tolerance * max(float(p.fit.weight.sum()), 1.0), most), used)
-            )
+        parts = each(lambda p: p.loss(scales, tolerance * max(float(p.fit.weight.sum()), 1.0), most), used, threads)
         value = sum(part[0] for part in parts)
         gradient = np.sum([part[1] for part in parts], axis=0)
         out.profile.append((scales, value / total))
@@ -210,4 +209,21 @@ def tune(
         loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps, "ftol": 5e-4, "gtol": 1e-4}
     )
     out.scales = np.exp(found.x)
+    at_end = [k for k, (low, high) in enumerate(bounds) if not low + 1e-6 < found.x[k] < high - 1e-6]
+    if at_end:
+        name = used[0].shape.names[at_end[0]]
+        warnings.warn(
+            f"the scale of {name!r} went to the end of where it is looked for, {out.scales[at_end[0]]:.3g}: "
+            "give prior_scale a value nearer to what suits the features, or look whether the weights are far from 1",
+            ConvergenceWarning,
+            stacklevel=users_level(),
+        )
     return out
+
+
+def each(task: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
+    """Results of a task on each item; a single one in this thread, which hears Ctrl-C."""
+    if len(items) <= 1 or threads <= 1:
+        return [task(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(task, items))

@@ -43,6 +43,8 @@ def log_factors(tree: Taxonomy, shares: Floats, prior: Any) -> Floats | None:
         if prior not in ("train", "uniform"):
             raise OptionError(f"prior={prior!r} is not known: take {NAMES}, a number, leaf shares or a dict by class")
         return None if prior == "train" else -np.log(positive_shares(shares))
+    if hasattr(prior, "items") and hasattr(prior, "index"):  # a pandas Series: by its labels, not its order
+        prior = dict(prior.items())
     if isinstance(prior, Mapping):
         new = _shares_by_class(tree, shares, prior)
     else:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .. import archive
 from ..archive import need
 from ..errors import DataError, FileError, OptionError
+from .checks import dtype_name
 from .fitting import FittedTree
 from .online import Seen
 from .packing import Packer, Unpacker
@@ -48,7 +49,13 @@ class StorageVerbs:
         def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
     def save(
-        self, path: str | os.PathLike[str], *, seen: bool = True, dtype: str | None = None, drop_below: float = 0.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        seen: bool = True,
+        dtype: str | None = None,
+        drop_below: float = 0.0,
+        inputs: Any = None,
     ) -> None:
         """Write the classifier to one file that `multilevel.read` and `load` open; no pickle.
 
@@ -64,6 +71,10 @@ class StorageVerbs:
             Store the coefficients as they are, or in half precision (three digits; predictions change a little).
         drop_below : float
             Features' deviations smaller than this become zero, which takes hardly any room; 0 keeps all.
+        inputs : sklearn.feature_extraction.text.TfidfVectorizer, optional
+            The fitted vectoriser that made the rows of X. The file keeps it too: `multilevel.read` then gives a Pipeline that
+            takes texts, and ``multilevel classify predict`` a table. A pipeline that was read is saved again by
+            ``pipe[-1].save(path, inputs=pipe[0])``.
 
         Raises
         ------
@@ -72,15 +83,18 @@ class StorageVerbs:
         DataError
             Labels or options of a type that the file cannot hold.
         OptionError
-            Another dtype, coefficients too large for it, a negative `drop_below`.
+            Another dtype, coefficients too large for it, a negative `drop_below`; `inputs` of another kind, not fitted, with
+            functions as options, or making another number of features.
         """
         from sklearn.utils.validation import check_is_fitted
 
         from ..model import check_flag
+        from .inputs import Texts
 
         check_is_fitted(self)
         check_flag("seen", seen)
-        write(path, self, None, bool(seen), dtype, drop_below)
+        texts = None if inputs is None else Texts.of(inputs, self.n_features_in_)
+        write(path, self, texts, bool(seen), dtype, drop_below)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -89,6 +103,7 @@ class StorageVerbs:
         Parameters
         ----------
         path : str or path
+            Where the file has a vectoriser too, `multilevel.read` gives both as a Pipeline; this is the classifier alone.
 
         Raises
         ------
@@ -281,6 +296,7 @@ def parts(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[Taxon
     options = {name: unpacker.unpack(value) for name, value in header["options"].items()}
     known = set(TaxonomyClassifier().get_params())
     need(options.keys() <= known, "an option is unknown")
+    need(dtype_name(options["dtype"]) in ("float32", "float64"), "the option dtype is unknown")
     out = TaxonomyClassifier(**options)
     for name, value in header["state"].items():
         state = name.endswith("_") and not name.startswith("_") and name.isidentifier()
@@ -304,7 +320,7 @@ def _check(classifier: Any) -> None:
     for draw in getattr(classifier, "draws_", None) or ():
         _check_fitted(draw, tree, features)
     leaves = len(tree.leaves)
-    for name, size in (("node_weight_", len(tree)), ("class_weight_", leaves)):
+    for name, size in (("node_weight_", len(tree)), ("class_shares_", leaves)):
         value = getattr(classifier, name)
         need(_numbers(value, (size,)) and bool((value >= 0).all()), f"{name} has a wrong shape")
     need(isinstance(classifier.classes_, np.ndarray), "the classes are missing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, OptionError, nearest
+from .labels import SEPARATOR, Path, as_path, blank, distinct_labels, shown
 
-__all__ = ["SEPARATOR", "Taxonomy"]
+__all__ = ["SEPARATOR", "Path", "Taxonomy", "as_path", "distinct_labels"]
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
-Path = tuple[Hashable, ...]
-
-SEPARATOR = "/"  # joins a path where a name alone would mean several nodes
 
 
 class Taxonomy:
@@ -34,6 +32,8 @@ class Taxonomy:
         Number of each node's parent; -1 below the root.
     levels : sequence of str, optional
         Names of the levels, from the top.
+    separator : str, optional
+        Nodes are called by their paths joined by it; None: by their names.
 
     Attributes
     ----------
@@ -49,7 +49,14 @@ class Taxonomy:
         What a node is called: its name, or where several nodes have this name its path joined by "/".
     """
 
-    def __init__(self, names: Sequence[Hashable], parent: Sequence[int], levels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[Hashable],
+        parent: Sequence[int],
+        levels: Sequence[str] = (),
+        separator: str | None = None,
+    ) -> None:
+        self.separator = separator
         self.names: tuple[Hashable, ...] = tuple(names)
         self.parent: Ints = np.asarray(parent, dtype=np.int32)
         count = len(self.names)
@@ -91,17 +98,22 @@ class Taxonomy:
     # ---- making one ----------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_paths(cls, paths: Iterable[Path], levels: Sequence[str] = ()) -> Taxonomy:
+    def from_paths(cls, paths: Iterable[Path], levels: Sequence[str] = (), separator: str | None = None) -> Taxonomy:
         """From the paths of the classes, each from the top: siblings in sorted order."""
         below: dict[Path, set[Path]] = {(): set()}
         for path in paths:
             for k in range(len(path)):
                 below.setdefault(path[: k + 1], set())
                 below[path[:k]].add(path[: k + 1])
-        return cls._numbered({path: _in_order(under) for path, under in below.items()}, levels)
+        # so that leaves stand in the order of their joined paths
+        inner = {path for path, under in below.items() if under} if separator else set()
+        ordered = {path: _in_order(under, inner, separator or "") for path, under in below.items()}
+        return cls._numbered(ordered, levels, separator)
 
     @classmethod
-    def _numbered(cls, below: Mapping[Path, Sequence[Path]], levels: Sequence[str]) -> Taxonomy:
+    def _numbered(
+        cls, below: Mapping[Path, Sequence[Path]], levels: Sequence[str], separator: str | None = None
+    ) -> Taxonomy:
         names: list[Hashable] = []
         parent: list[int] = []
         waiting = [(path, -1) for path in reversed(below[()])]
@@ -111,7 +123,7 @@ class Taxonomy:
             names.append(path[-1])
             parent.append(above)
             waiting.extend((child, node) for child in reversed(below[path]))
-        return cls(names, parent, levels)
+        return cls(names, parent, levels, separator)
 
     @classmethod
     def from_edges(cls, edges: Iterable[tuple[Hashable, Hashable]], levels: Sequence[str] = ()) -> Taxonomy:
@@ -126,9 +138,9 @@ class Taxonomy:
         """
         parents: dict[Hashable, Hashable] = {}
         for above, child in edges:
-            if _blank(child):
+            if blank(child):
                 raise DataError(f"an edge from {above!r} leads to a class without a name ({child!r})")
-            above = None if _blank(above) else above
+            above = None if blank(above) else above
             if child in parents and parents[child] != above:
                 raise DataError(
                     f"class {child!r} has two parents, {parents[child]!r} and {above!r}; in a tree each class has one. "
@@ -180,7 +192,7 @@ class Taxonomy:
             Something that is no tree.
         """
         if isinstance(tree, Taxonomy):
-            return tree if not len(levels) else cls(tree.names, tree.parent.tolist(), levels)
+            return tree if not len(levels) else cls(tree.names, tree.parent.tolist(), levels, tree.separator)
         if isinstance(tree, Mapping):
             return cls.from_edges(((above, child) for child, above in tree.items()), levels)
         if hasattr(tree, "edges") and hasattr(tree, "nodes"):
@@ -197,7 +209,7 @@ class Taxonomy:
     def _edges_or_paths(cls, rows: list[Any], levels: Sequence[str]) -> Taxonomy:
         """Pairs are edges where a name occurs on both sides or a child names its parent; else paths of two levels."""
         above, below = {row[0] for row in rows}, [row[1] for row in rows]
-        if above & set(below) or any(_blank(a) for a in above):
+        if above & set(below) or any(blank(a) for a in above):
             return cls.from_edges(rows, levels)
         return cls.from_paths([as_path(row, None) for row in rows], levels)
 
@@ -213,7 +225,8 @@ class Taxonomy:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Taxonomy):
             return NotImplemented
-        return (self.names, self.levels) == (other.names, other.levels) and np.array_equal(self.parent, other.parent)
+        own, others = (self.names, self.levels, self.separator), (other.names, other.levels, other.separator)
+        return own == others and np.array_equal(self.parent, other.parent)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -228,10 +241,12 @@ class Taxonomy:
     @cached_property
     def labels(self) -> tuple[Hashable, ...]:
         times = Counter(self.names)
-        return tuple(
-            name if times[name] == 1 else SEPARATOR.join(str(part) for part in path)
-            for name, path in zip(self.names, self.paths, strict=True)
-        )
+        joined = tuple((self.separator or SEPARATOR).join(str(part) for part in path) for path in self.paths)
+        mixed = len(times) < len(self) and not all(isinstance(name, str) for name in self.names)
+        if self.separator is not None or mixed:
+            return joined if len(set(joined)) == len(joined) else self.paths
+        out = tuple(name if times[name] == 1 else text for name, text in zip(self.names, joined, strict=True))
+        return out if len(set(out)) == len(out) else self.paths
 
     @cached_property
     def _numbers(self) -> dict[Hashable, int]:
@@ -321,11 +336,13 @@ class Taxonomy:
     def _unknown(self, label: Any) -> str:
         label = label[0] if isinstance(label, tuple) and len(label) == 1 else label
         several = [path for path in self.paths if path[-1] == label]
+        if len(several) == 1:
+            return f"the label {label!r} is the class {shown(several[0])} here; give the whole path"
         if several:
-            shown = ", ".join(_shown(path) for path in several[:3])
-            return f"the label {label!r} is the name of {len(several)} classes ({shown}); give the path"
+            some = ", ".join(shown(path) for path in several[:3])
+            return f"the label {label!r} is the name of {len(several)} classes ({some}); give the path"
         hint = nearest(str(label), [str(one) for one in self.labels])
-        fault = f"the label {_shown(label)} is not a class of the tree, which has {len(self)} classes"
+        fault = f"the label {shown(label)} is not a class of the tree, which has {len(self)} classes"
         return f"{fault}; {hint}" if hint else fault
 
     def nodes_of(self, y: Any, separator: str | None = None) -> Ints:
@@ -347,104 +364,24 @@ class Taxonomy:
         return nodes[codes]
 
 
-def distinct_labels(y: Any, separator: str | None = None) -> tuple[npt.NDArray[np.intp], list[Any]]:
-    """Rows' labels as numbers and the labels they stand for: names, or paths (tuples) where there are several columns.
-
-    Raises
-    ------
-    DataError
-        A missing label, or a blank above a name.
-    """
-    import pandas as pd
-
-    columns = _columns(y)
-    numbers = []
-    values: list[Any] = []
-    for column in columns:
-        try:
-            code, unique = pd.factorize(column)
-        except TypeError:
-            bad = next(label for label in column if getattr(type(label), "__hash__", None) is None)
-            raise DataError(f"the label {bad!r} cannot be a class: give a name or a tuple of names") from None
-        code = np.where(np.isin(code, [k for k, value in enumerate(unique) if _blank(value)]), -1, code)
-        numbers.append(code)
-        values.append(unique)
-    table = np.column_stack(numbers)
-    missing = np.flatnonzero(table[:, 0] < 0)
-    if len(missing):
-        raise DataError(
-            f"row {missing[0]} has no label ({len(missing)} such rows): drop these rows, or give their class"
-        )
-    gaps: Any = np.flatnonzero(np.any((table[:, :-1] < 0) & (table[:, 1:] >= 0), axis=1)) if len(columns) > 1 else []
-    if len(gaps):
-        raise DataError(f"row {gaps[0]} has a label below a blank one ({len(gaps)} such rows): fill the level above")
-    kept, codes = np.unique(table, axis=0, return_inverse=True)
-    labels: list[Any] = [tuple(values[k][c] for k, c in enumerate(row) if c >= 0) for row in kept]
-    if len(columns) == 1:
-        labels = [label[0] for label in labels]
-        if separator is not None:
-            labels = [as_path(label, separator) for label in labels]
-    return np.asarray(codes).reshape(-1), labels
-
-
-def as_path(label: Any, separator: str | None) -> Path:
-    """The path a label gives: a tuple as it is, a text split at the separator, else a path of one name."""
-    if isinstance(label, (tuple, list, np.ndarray)):
-        parts = [part for part in label if not _blank(part)]
-        if any(_blank(part) for part in label[: len(parts)]):
-            raise DataError(f"the path {_shown(tuple(label))} has a blank above a name")
-        path = tuple(parts)
-    elif isinstance(label, str) and separator:
-        path = tuple(part.strip() for part in label.strip(separator).split(separator))
-    else:
-        path = (label,)
-    if not path or any(_blank(part) for part in path):
-        raise DataError(f"the label {_shown(label)} is blank or has a blank part")
-    return path
-
-
-def _columns(y: Any) -> list[Any]:
-    """One array of objects or numbers per column of labels."""
-    import narwhals.stable.v1 as nw
-
-    native = nw.from_native(y, allow_series=True, pass_through=True)
-    if isinstance(native, nw.DataFrame):
-        return [column.to_numpy() for column in native.iter_columns()]
-    if isinstance(native, nw.Series):
-        y = native.to_numpy()
-    if isinstance(y, list) and any(isinstance(label, tuple) for label in y):
-        width = max(len(label) if isinstance(label, tuple) else 1 for label in y)
-        padded = [label if isinstance(label, tuple) else (label,) for label in y]
-        return [np.array([row[k] if k < len(row) else None for row in padded], dtype=object) for k in range(width)]
-    try:
-        array = np.asarray(y)
-    except ValueError:
-        raise DataError(
-            "the rows of y differ in their number of labels: give tuples, or fill the levels below with blanks"
-        ) from None
-    if array.ndim == 1 and array.dtype == object and any(isinstance(label, tuple) for label in array):
-        return _columns(list(array))
-    if array.dtype.kind in "US":
-        array = array.astype(object)  # pandas cannot number NumPy's texts
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise DataError(f"y has the shape {array.shape}; give one label a row, or one column of labels per level")
-    return [array] if array.ndim == 1 else list(array.T)
-
-
 def _rows_of_tree(tree: Any) -> list[Any]:
     import narwhals.stable.v1 as nw
 
     native = nw.from_native(tree, eager_only=True, pass_through=True)
     if isinstance(native, nw.DataFrame):
-        return list(dict.fromkeys(native.iter_rows()))
+        return _distinct(native.iter_rows())
     if isinstance(tree, np.ndarray) and tree.ndim == 2:
-        return list(dict.fromkeys(tuple(row) for row in tree.tolist()))
+        return _distinct(tree.tolist())
     if isinstance(tree, (str, bytes)) or not isinstance(tree, Iterable):
         raise OptionError(
             f"tree={tree!r} is no tree: give {{child: parent}}, pairs (parent, child), paths, a data frame with one column "
             "per level, or a networkx graph"
         )
     return list(tree)
+
+
+def _distinct(rows: Iterable[Iterable[Any]]) -> list[Any]:
+    return list(dict.fromkeys(tuple(None if blank(part) else part for part in row) for row in rows))
 
 
 def _refuse_twice(rows: Iterable[Any]) -> None:
@@ -454,30 +391,24 @@ def _refuse_twice(rows: Iterable[Any]) -> None:
             raise DataError(f"{row!r} in the tree cannot be a class: give a name, or a path as a tuple of names")
     twice = [row for row, times in Counter(known).items() if times > 1]
     if twice:
-        raise DataError(f"class {_shown(twice[0])} is in the tree twice; list each class once")
+        raise DataError(f"class {shown(twice[0])} is in the tree twice; list each class once")
 
 
 def _hashable(row: Any) -> Any:
     return tuple(row) if isinstance(row, (list, np.ndarray)) else row
 
 
-def _in_order(paths: Iterable[Path]) -> list[Path]:
-    """Siblings in the order of their names, numbers before texts."""
+def _in_order(paths: Iterable[Path], inner: Collection[Path] = (), separator: str = "") -> list[Path]:
+    """Siblings in the order of their names, numbers before texts; names of inner nodes with the separator after them."""
     siblings = list(paths)
+
+    def key(path: Path) -> Any:
+        return path[-1] + separator if path in inner and isinstance(path[-1], str) else path[-1]
+
     try:
-        return sorted(siblings, key=lambda path: path[-1])  # type: ignore[arg-type, return-value]
+        return sorted(siblings, key=key)
     except TypeError:
         return sorted(siblings, key=lambda path: (str(type(path[-1])), str(path[-1])))
-
-
-def _blank(value: Any) -> bool:
-    """Whether a label is missing: None, NaN, or a text of blanks."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return True
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _circle(parents: Mapping[Hashable, Hashable]) -> list[Hashable]:
@@ -493,7 +424,3 @@ def _circle(parents: Mapping[Hashable, Hashable]) -> list[Hashable]:
             return [*trail[trail.index(name) :], name]
         cleared.update(trail)
     return []
-
-
-def _shown(label: Any) -> str:
-    return repr(SEPARATOR.join(str(part) for part in label)) if isinstance(label, tuple) else repr(label)

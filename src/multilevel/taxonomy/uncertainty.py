@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import OptionError
+from ..errors import ConvergenceWarning, OptionError
 from .fitting import FittedTree, Settings
 from .problems import Rows
+from .scales import ScaleShape
 from .tree import Taxonomy
 
 __all__ = ["UncertaintyVerbs", "contrast_sd"]
@@ -37,10 +39,20 @@ class UncertaintyVerbs:
     draws_: list[FittedTree] | None = None
     trusted_: bool | None = None
     verdict_: str | None = None
+    draws_outgrown_: bool = False  # whether there were draws, of coefficients that have changed since
+
+    def _check_draws(self, tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings) -> None:
+        """Refuses, before the mode is found, what cannot be sampled."""
+        if self.inference == "nuts":
+            from .nuts import check_draws, check_size
+
+            check_draws(NUTS_DRAWS if self.draws is None else int(self.draws))
+            check_size(tree, rows, shape, settings)
 
     def _uncertainty(self, rows: Rows, settings: Settings) -> None:
         """Draws of the coefficients, where asked for; of the last fit none are left."""
         self.draws_ = self.trusted_ = self.verdict_ = None
+        self.draws_outgrown_ = False
         shape = self.fitted_.shape
         if self.inference == "bootstrap":
             from .bootstrap import bootstrap
@@ -54,11 +66,18 @@ class UncertaintyVerbs:
             seed = int(settings.generator.integers(2**31))
             found = sample(self.tree_, rows, shape, settings, count, CHAINS, seed, start=self.fitted_)
             self.draws_, self.trusted_, self.verdict_ = found.fitted, found.trusted, found.sentence
+            if not found.trusted:
+                warnings.warn(found.sentence, ConvergenceWarning, stacklevel=4)
 
     def _need_draws(self) -> list[FittedTree]:
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self, "fitted_")
+        if not self.draws_ and self.draws_outgrown_:
+            raise OptionError(
+                "the draws were of the coefficients before partial_fit, add_class, drop_class or merge changed them, and "
+                "were dropped: fit the classifier again, to all rows, for draws of it as it is now"
+            )
         if not self.draws_:
             raise OptionError(
                 "this classifier was fitted without draws of its coefficients: fit it with inference='bootstrap' (refits "
@@ -83,7 +102,7 @@ class UncertaintyVerbs:
         Raises
         ------
         OptionError
-            Fitted without draws.
+            Fitted without draws, or changed since by `partial_fit`, `add_class`, `drop_class` or `merge`.
         """
         draws = self._need_draws()
         return self._draws_of(draws, self._rows(X), self.tree_.at_level(level))
@@ -119,7 +138,8 @@ class UncertaintyVerbs:
         Raises
         ------
         OptionError
-            Fitted without draws; an interval that does not lie between 0 and 1.
+            Fitted without draws, or changed since by `partial_fit`, `add_class`, `drop_class` or `merge`;
+            an interval that does not lie between 0 and 1.
         """
         number = isinstance(interval, (int, float, np.number)) and not isinstance(interval, bool)
         if not (number and 0 < interval < 1):
@@ -150,7 +170,7 @@ class UncertaintyVerbs:
         DataError
             No such class, or several of this name.
         OptionError
-            Fitted without draws.
+            Fitted without draws, or changed since by `partial_fit`, `add_class`, `drop_class` or `merge`.
         """
         return contrast_sd(self._need_draws(), self.tree_.node(node, self.separator))
 
