@@ -13,7 +13,12 @@ TITLES = {
     "taxonomy_amazon_three": "titles, 6/64/360",
     "taxonomy_wordnet": "glosses, 19/170",
 }
-ENGINES = {"multilevel": "multilevel", "flat": "flat logistic", "hiclass": "HiClass per parent"}
+ENGINES = {
+    "multilevel": "multilevel",
+    "characters": "multilevel, words and characters",
+    "flat": "flat logistic",
+    "hiclass": "HiClass per parent",
+}
 COLUMNS = [
     "log-loss", "small log-loss", "parent log-loss", "accuracy", "parent accuracy", "macro F1", "macro F1, prior 0.75",
     "small recall, prior 1", "seconds",
@@ -27,9 +32,10 @@ def scores() -> list[str]:
         if not path.exists():
             continue
         table = pd.DataFrame(json.loads(path.read_text()))
-        for engine, rows in table.groupby("engine", sort=False):
+        for engine in (name for name in ENGINES if name in set(table["engine"])):
+            rows = table[table["engine"] == engine]
             cells = [f"{rows[c].mean():.1f}" if c == "seconds" else f"{rows[c].mean():.3f}" for c in COLUMNS]
-            lines.append(f"| {title} | {ENGINES[str(engine)]} | {len(rows)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {title} | {ENGINES[engine]} | {len(rows)} | " + " | ".join(cells) + " |")
     return lines
 
 

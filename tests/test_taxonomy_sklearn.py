@@ -191,3 +191,12 @@ def test_a_warm_start_never_overrules_scales_that_are_given() -> None:
     assert set(model.scales_.values()) == {0.5}
     cold = TaxonomyClassifier(scales="fixed", prior_scale=0.5, tol=1e-6).fit(DATA.x, DATA.y)
     np.testing.assert_allclose(model.predict_proba(DATA.test_x), cold.predict_proba(DATA.test_x), atol=0.02)
+
+
+def test_a_flat_tree_is_multinomial_logistic_regression() -> None:
+    top = DATA.y[:, 0]
+    ours = TaxonomyClassifier(
+        scales="fixed", prior_scale=2.0, intercept_scale=1e4, dtype="float64", tol=1e-14, max_iter=10_000
+    ).fit(DATA.x, top)
+    theirs = LogisticRegression(C=4.0, tol=1e-10, max_iter=10_000).fit(DATA.x, top)
+    np.testing.assert_allclose(ours.predict_proba(DATA.test_x), theirs.predict_proba(DATA.test_x), atol=1e-6)
