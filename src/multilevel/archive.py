@@ -13,9 +13,9 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,9 @@ HEADER = "multilevel.json"  # the first member, whose name tells our files from 
 RATIO = 1100  # deflate shrinks by 1032 at most; a member that claims more lies
 DTYPES = ("<f8", "<i8", "<i4", "|b1")
 SHORT = ("<f2", "<f4")  # coefficients of a classifier
+
+
+T = TypeVar("T")
 
 
 class NewerError(Exception):
@@ -191,6 +194,27 @@ def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
         need(sorted(f"{name}.npy" for name in names) == sorted(infos), "an array is missing")
         types = DTYPES + SHORT if header["format"] == CLASSIFIER else DTYPES
         return header, {name: _array(archive.read(infos[f"{name}.npy"]), name, types) for name in names}
+
+
+def restored(file: BinaryIO, name: str, restore: Callable[[dict[str, Any], dict[str, Array]], T]) -> T:
+    """What `restore` makes of a file's header and arrays; all faults of a file as one error.
+
+    Raises
+    ------
+    FileError
+        A damaged file, one of a newer version, too little memory.
+    """
+    try:
+        return restore(*read(file))
+    except NewerError as error:
+        raise FileError(f"{name!r} {error}") from None
+    except MemoryError:
+        raise FileError(f"there is not enough memory to read {name!r}") from None
+    except Exception as error:  # whatever a damaged file does to its readers, it means one thing
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FileError(
+            f"{name!r} is damaged or incomplete ({why}); save it again, or use a copy of the file"
+        ) from error
 
 
 def _check_version(header: Mapping[str, Any]) -> None:

@@ -116,17 +116,27 @@ def verdict(posterior: Posterior) -> tuple[bool, str]:
     if kept.method in ("exact", "independent"):
         return _verdict_of_independent(posterior, total)
     worst, least = _worst(posterior)
-    problems = []
     diverging = int(kept.stats["diverging"].sum()) if "diverging" in kept.stats else 0
     bfmi = float(chains.e_bfmi(kept.stats["energy"]).min()) if "energy" in kept.stats else 1.0
+    return verdict_of_chains(worst, least, diverging, bfmi, "raise target= (0.95) or give tighter priors to sds")
+
+
+def verdict_of_chains(worst: float, least: float, diverging: int, bfmi: float, cure: str) -> tuple[bool, str]:
+    """The same from the largest R-hat, least effective sample size, divergent transitions and least E-BFMI.
+
+    Parameters
+    ----------
+    cure : str
+        What to do about divergent transitions.
+    """
+    problems = []
     if not worst <= GOOD_R_HAT:
         problems.append(
             f"R-hat reaches {worst:.3f} (good up to {GOOD_R_HAT}): the chains disagree; take more warmup and draws"
         )
     if diverging:
         problems.append(
-            f"{diverging} divergent transition{'s' * (diverging > 1)}: the sampler could not follow the posterior; raise "
-            "target= (0.95) or give tighter priors to sds"
+            f"{diverging} divergent transition{'s' * (diverging > 1)}: the sampler could not follow the posterior; {cure}"
         )
     if not least >= GOOD_ESS:
         problems.append(f"the least effective sample size is {least:.0f} (good from {GOOD_ESS:.0f}); take more draws")

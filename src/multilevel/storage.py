@@ -91,18 +91,7 @@ def read(path: str | os.PathLike[str]) -> Fit | Posterior | Any:
         if not ours:
             what = "is empty" if ours is None else "is no fit or posterior saved by multilevel"
             raise FileError(f"{name!r} {what}; a fit is saved with fit.save(path)")
-        try:
-            header, arrays = archive.read(file)
-            return _restorer(header["format"])(header, arrays)
-        except archive.NewerError as error:
-            raise FileError(f"{name!r} {error}") from None
-        except MemoryError:
-            raise FileError(f"there is not enough memory to read {name!r}") from None
-        except Exception as error:  # whatever a damaged file does to its readers, it means one thing
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise FileError(
-                f"{name!r} is damaged or incomplete ({why}); save it again, or use a copy of the file"
-            ) from error
+        return archive.restored(file, name, lambda header, arrays: _restorer(header["format"])(header, arrays))
 
 
 def _restorer(kind: str) -> Callable[[dict[str, Any], dict[str, Array]], Any]:

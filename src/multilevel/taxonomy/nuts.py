@@ -17,9 +17,8 @@ import scipy.sparse as sp
 
 from .. import chain_diagnostics
 from ..errors import OptionError
-from ..independent import GOOD_ESS
 from ..nuts import Sampler
-from ..posterior_tables import GOOD_BFMI, GOOD_R_HAT
+from ..posterior_tables import verdict_of_chains
 from ..sampler import LEAST_DRAWS, chains_of
 from .fitting import FittedTree, Settings, _begin, _deviations, fit_tree
 from .problems import LocalPiece, Order, Rows, local_trees, pieces
@@ -189,7 +188,9 @@ def by_entry(part: LocalPiece, matrix: Floats) -> Floats:
 
 def check_draws(draws: int) -> None:
     if draws < LEAST_DRAWS:
-        raise OptionError(f"draws={draws}: inference='nuts' takes at least {LEAST_DRAWS} draws of each chain; 500 are usual")
+        raise OptionError(
+            f"draws={draws}: inference='nuts' takes at least {LEAST_DRAWS} draws of each chain; 500 are usual"
+        )
 
 
 def check_size(tree: Taxonomy, rows: Rows, shape: ScaleShape, settings: Settings, largest: int = LARGEST) -> int:
@@ -317,27 +318,9 @@ def _worst(density: Density, x: Floats, stats: dict[str, Floats]) -> tuple[float
 
 def verdict(worst: float, least: float, stats: dict[str, Floats]) -> tuple[bool, str]:
     """Whether the draws may be trusted, and one sentence on it."""
-    problems = []
-    diverging = int(stats["diverging"].sum())
     if np.isnan(worst) or np.isnan(least):
         count = stats["energy"].shape[1]
         why = f"{count} draws of each chain are too few to judge" if count < LEAST else "the chains have not moved"
         return False, f"Do not trust these draws: {why}; take more draws."
     bfmi = float(chain_diagnostics.e_bfmi(stats["energy"]).min())
-    if not worst <= GOOD_R_HAT:
-        problems.append(f"R-hat reaches {worst:.3f} (good up to {GOOD_R_HAT}): the chains disagree; take more draws")
-    if diverging:
-        problems.append(
-            f"{diverging} divergent transition{'s' * (diverging > 1)}: the sampler could not follow the posterior; hold the "
-            "scales (scales='fixed')"
-        )
-    if not least >= GOOD_ESS:
-        problems.append(f"the least effective sample size is {least:.0f} (good from {GOOD_ESS:.0f}); take more draws")
-    if bfmi < GOOD_BFMI:
-        problems.append(f"E-BFMI is {bfmi:.2f} (good from {GOOD_BFMI}): tails are explored slowly; take more draws")
-    if problems:
-        return False, "Do not trust these draws yet: " + "; ".join(problems) + "."
-    return True, (
-        f"The draws may be trusted: largest R-hat {worst:.3f}, effective sample sizes from {least:.0f}, no divergences, "
-        f"E-BFMI {bfmi:.2f}."
-    )
+    return verdict_of_chains(worst, least, int(stats["diverging"].sum()), bfmi, "hold the scales (scales='fixed')")

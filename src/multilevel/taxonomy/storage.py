@@ -268,19 +268,11 @@ def read_parts(path: str | os.PathLike[str]) -> tuple[Any, Texts | Numbers | Non
             raise FileError(
                 f"{name!r} {what}; one is saved with save(path), or by multilevel classify train --out FILE"
             )
-        try:
-            header, arrays = archive.read(file)
-            if header["format"] == archive.CLASSIFIER:
-                return parts(header, arrays)
-        except archive.NewerError as error:
-            raise FileError(f"{name!r} {error}") from None
-        except MemoryError:
-            raise FileError(f"there is not enough memory to read {name!r}") from None
-        except Exception as error:  # whatever a damaged file does to its readers, it means one thing
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise FileError(
-                f"{name!r} is damaged or incomplete ({why}); save it again, or use a copy of the file"
-            ) from error
+        found = archive.restored(
+            file, name, lambda header, arrays: parts(header, arrays) if header["format"] == archive.CLASSIFIER else None
+        )
+    if found is not None:
+        return found
     raise FileError(f"{name!r} holds a fit or a posterior, no classifier; open it with multilevel.read(path)")
 
 
