@@ -50,17 +50,37 @@ _HOMES = {
     "Normal": "priors",
     "StudentT": "priors",
     "Uniform": "priors",
+    "compare": "comparison",
+    "CrossValidation": "cross_validation",
+    "cross_validate": "cross_validation",
     "TaxonomyClassifier": "taxonomy.estimator",
     "Taxonomy": "taxonomy.tree",
+    "PartialPoolingEncoder": "encode",
+    "MultilevelRegressor": "encode",
+    "MultilevelClassifier": "encode",
     "Cost": "taxonomy.stopping",
     "Guarantee": "taxonomy.stopping",
     "Darts": "taxonomy.stopping",
+    "icc": "screening",
+    "vif": "inflation",
+    "random_slope_check": "slope_check",
+    "describe": "description",
 }
-__all__ = ["__version__", *_HOMES]
+_MODULES = ("encode",)  # read as multilevel.encode.PartialPoolingEncoder
+_OF_SKLEARN = ("TaxonomyClassifier", "PartialPoolingEncoder", "MultilevelRegressor", "MultilevelClassifier", "encode")
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from . import encode as encode
+    from .comparison import compare as compare
+    from .cross_validation import CrossValidation as CrossValidation
+    from .cross_validation import cross_validate as cross_validate
     from .datasets import datasets as datasets
     from .datasets import load as load
+    from .description import describe as describe
+    from .encode import PartialPoolingEncoder as PartialPoolingEncoder
+    from .encode_models import MultilevelClassifier as MultilevelClassifier
+    from .encode_models import MultilevelRegressor as MultilevelRegressor
     from .errors import ColumnError as ColumnError
     from .errors import ConvergenceWarning as ConvergenceWarning
     from .errors import DataError as DataError
@@ -75,6 +95,7 @@ if TYPE_CHECKING:
     from .families import student as student
     from .families import tweedie as tweedie
     from .fit import Fit as Fit
+    from .inflation import vif as vif
     from .model import Model as Model
     from .model import glmer as glmer
     from .model import lmer as lmer
@@ -96,6 +117,8 @@ if TYPE_CHECKING:
     from .priors import Uniform as Uniform
     from .relatives import KnownCovariance as KnownCovariance
     from .relatives import pedigree as pedigree
+    from .screening import icc as icc
+    from .slope_check import random_slope_check as random_slope_check
     from .storage import read as read
     from .taxonomy.estimator import TaxonomyClassifier as TaxonomyClassifier
     from .taxonomy.stopping import Cost as Cost
@@ -105,10 +128,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'multilevel' has no attribute {name!r}")
-    if name == "TaxonomyClassifier" and find_spec("sklearn") is None:
-        raise ImportError("TaxonomyClassifier needs scikit-learn 1.6 or newer: pip install 'multilevel[classify]'")
+    if name in _OF_SKLEARN and find_spec("sklearn") is None:
+        raise ImportError(f"{name} needs scikit-learn 1.6 or newer: pip install 'multilevel[classify]'")
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     home = import_module(f".{_HOMES[name]}", __name__)
     # all of a home's names at once: importing the submodule `datasets` must not hide the function of that name
     globals().update({other: getattr(home, other) for other, place in _HOMES.items() if place == _HOMES[name]})

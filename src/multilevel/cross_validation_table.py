@@ -1,0 +1,373 @@
+"""What cross-validation found: scores with standard errors, by model, group, fold and row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError, listing, nearest
+from .frame import like
+
+if TYPE_CHECKING:
+    from .cross_validation_fits import Scores
+    from .cross_validation_folds import Folds
+    from .model import Model
+
+__all__ = ["CrossValidation", "FoldResult"]
+
+Array = NDArray[np.float64]
+
+MEASURES = ("rmse", "mae", "log_score", "crps")
+SHOWN = {
+    "rmse": "RMSE", "mae": "MAE", "log_score": "log score", "crps": "CRPS", "joint_log_score": "log score per group",
+}  # fmt: skip
+MORE_IS_BETTER = ("log_score", "joint_log_score")
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One model in one fold.
+
+    Attributes
+    ----------
+    model : str
+    fold : int
+    at : (m,) int array
+        Rows left out, by their place among those used.
+    known : (m,) bool array
+        Whether the model predicts each.
+    scores : Scores or None
+        Of those it predicts.
+    n_fitted : int
+    converged, singular : bool
+    failure : str
+        Why there is no fit, where there is none.
+    """
+
+    model: str
+    fold: int
+    at: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    scores: Scores | None
+    n_fitted: int
+    converged: bool
+    singular: bool
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Scores of models on rows they were fitted without. Made by `multilevel.cross_validate`.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Models, in the order given.
+    folds : Folds
+        What was left out together.
+    model : Model
+        The first model, on all rows.
+    results : tuple of FoldResult
+        By fold, then model.
+    """
+
+    names: tuple[str, ...]
+    folds: Folds
+    model: Model
+    results: tuple[FoldResult, ...]
+
+    # -- per row and unit ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Array]]:
+        """Model -> column -> (n,) values, NaN where a row was not scored."""
+        n = len(self.folds.rows)
+        names = ("observed", "prediction", "log_score", "crps")
+        out = {model: {name: np.full(n, np.nan) for name in names} for model in self.names}
+        for one in self.results:
+            if one.scores is not None:
+                for name in names:
+                    out[one.model][name][one.at[one.known]] = getattr(one.scores, name)
+        for columns in out.values():
+            error = columns["observed"] - columns["prediction"]
+            columns["squared"], columns["absolute"] = error**2, np.abs(error)
+        return out
+
+    @cached_property
+    def _joint(self) -> dict[str, Array]:
+        """Model -> (units,) joint log scores, NaN where not all rows of one were scored."""
+        out = {model: np.full(len(self.folds.units), np.nan) for model in self.names}
+        for one in self.results:
+            for unit, value in ({} if one.scores is None else one.scores.joint).items():
+                out[one.model][unit] = value
+        return out
+
+    def _mean(self, influence: Array, where: NDArray[np.bool_]) -> tuple[float, float]:
+        """Mean over some rows and its standard error, by groups where groups were left out."""
+        values, unit = influence[where], self.folds.unit[where]
+        n = len(values)
+        if not n:
+            return float("nan"), float("nan")
+        mean = float(values.mean())
+        rest = values - mean
+        clusters = np.bincount(unit, rest)[np.unique(unit)] if (unit >= 0).all() else rest
+        count = len(clusters)
+        if count < 2:
+            return mean, float("nan")
+        return mean, float(np.sqrt(count / (count - 1) * (clusters @ clusters)) / n)
+
+    def _measure(self, model: str, measure: str, where: NDArray[np.bool_]) -> tuple[float, float, Array]:
+        """A score over some rows with its standard error, and what each row adds to it (of a root, to first order)."""
+        column = {"rmse": "squared", "mae": "absolute"}.get(measure, measure)
+        values = self._rows[model][column]
+        mean, error = self._mean(values, where)
+        if measure != "rmse":
+            return mean, error, values
+        root = float(np.sqrt(mean))
+        scale = 2 * root if root > 0 else float("nan")
+        return root, error / scale, values / scale
+
+    def _scored(self, model: str, measure: str) -> NDArray[np.bool_]:
+        column = {"rmse": "squared", "mae": "absolute"}.get(measure, measure)
+        return np.asarray(~np.isnan(self._rows[model][column]))
+
+    # -- tables ---------------------------------------------------------------------------------------------------------
+
+    def summary(self) -> Any:
+        """Scores of each model.
+
+        Returns
+        -------
+        frame
+            model, rows (scored), then rmse, mae, log_score, crps, each with its standard error as ``<score>_se``: means over
+            rows (rmse: the root of one). Where groups were left out also groups (scored as a whole), joint_log_score and
+            joint_log_score_se, means over groups. More is better of log scores, less of the others. Rows that a model cannot
+            predict do not count: compare models that predict unlike rows by `compare`.
+        """
+        return self._frame(self._summary())
+
+    def _summary(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {"model": [], "rows": []}
+        for model in self.names:
+            columns["model"].append(model)
+            columns["rows"].append(int(self._scored(model, "log_score").sum()))
+            for measure in MEASURES:
+                value, error, _ = self._measure(model, measure, self._scored(model, measure))
+                columns.setdefault(measure, []).append(value)
+                columns.setdefault(f"{measure}_se", []).append(error)
+            if self.folds.units:
+                found = self._joint[model][~np.isnan(self._joint[model])]
+                columns.setdefault("groups", []).append(len(found))
+                value, error = _mean_of(found)
+                columns.setdefault("joint_log_score", []).append(value)
+                columns.setdefault("joint_log_score_se", []).append(error)
+        return columns
+
+    def compare(self, model: str | None = None) -> Any:
+        """How much better one model predicts than each of the others, on the rows that both predict.
+
+        Parameters
+        ----------
+        model : str, optional
+            Default: the first.
+
+        Returns
+        -------
+        frame
+            model, other, score, advantage, std_error, n. The advantage is positive where `model` is better, whichever way
+            the score goes; its standard error is that of paired differences. n: rows, of joint_log_score groups.
+
+        Raises
+        ------
+        OptionError
+            If there is no such model.
+        """
+        model = self.names[0] if model is None else model
+        if model not in self.names:
+            raise OptionError(
+                f"there is no model {model!r} here; {nearest(model, self.names) or 'there are ' + listing(self.names)}"
+            )
+        columns: dict[str, list[Any]] = {n: [] for n in ("model", "other", "score", "advantage", "std_error", "n")}
+        for other in (name for name in self.names if name != model):
+            for measure in (*MEASURES, *(("joint_log_score",) if self.folds.units else ())):
+                found = self._advantage(model, other, measure)
+                for name, value in zip(columns, (model, other, measure, *found), strict=True):
+                    columns[name].append(value)
+        return self._frame(columns)
+
+    def _advantage(self, model: str, other: str, measure: str) -> tuple[float, float, int]:
+        sign = 1.0 if measure in MORE_IS_BETTER else -1.0
+        if measure == "joint_log_score":
+            gain = self._joint[model] - self._joint[other]
+            gain = gain[~np.isnan(gain)]
+            return *_mean_of(gain), len(gain)
+        both = self._scored(model, measure) & self._scored(other, measure)
+        mine, _, each = self._measure(model, measure, both)
+        theirs, _, their_each = self._measure(other, measure, both)
+        return sign * (mine - theirs), self._mean(each - their_each, both)[1], int(both.sum())
+
+    def by_row(self) -> Any:
+        """Every row and model: model, row (position in the data), fold, group, observed, prediction, log_score, crps."""
+        f = self.folds
+        held = np.flatnonzero(f.fold >= 0)
+        parts: dict[str, list[Any]] = {"model": [], "row": [], "fold": []}
+        for model in self.names:
+            parts["model"] += [model] * len(held)
+            parts["row"] += f.rows[held].tolist()
+            parts["fold"] += [f.labels[i] for i in f.fold[held]]
+            if f.units and f.what != "folds":
+                parts.setdefault("group", []).extend(f.units[i] for i in f.unit[held])
+            for name in ("observed", "prediction", "log_score", "crps"):
+                parts.setdefault(name, []).extend(self._rows[model][name][held].tolist())
+        return self._frame(parts)
+
+    def by_group(self) -> Any:
+        """Every left-out group and model: model, group, rows, rmse, mae, log_score, crps (means over rows), joint_log_score.
+
+        Raises
+        ------
+        OptionError
+            Where rows were left out one by one.
+        """
+        f = self.folds
+        if not f.units:
+            raise OptionError("rows were left out one by one, so groups have no joint score; use leave='groups', or by_row()")
+        columns: dict[str, list[Any]] = {"model": [], "group": [], "rows": []}
+        for model in self.names:
+            for unit, label in enumerate(f.units):
+                own = f.unit == unit
+                self._scores_on(columns, model, own)
+                for name, value in (("model", model), ("group", label), ("rows", int(own.sum()))):
+                    columns[name].append(value)
+                columns.setdefault("joint_log_score", []).append(float(self._joint[model][unit]))
+        return self._frame(columns)
+
+    def by_fold(self) -> Any:
+        """Every fold and model: model, fold, fitted and left_out (rows), rmse, mae, log_score, crps, converged, singular."""
+        names = ("model", "fold", "fitted", "left_out")
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for one in self.results:
+            own = np.zeros(len(self.folds.rows), dtype=bool)
+            own[one.at] = True
+            for name, value in zip(names, (one.model, self.folds.labels[one.fold], one.n_fitted, len(one.at)), strict=True):
+                columns[name].append(value)
+            self._scores_on(columns, one.model, own)
+            columns.setdefault("converged", []).append(one.converged)
+            columns.setdefault("singular", []).append(one.singular)
+        return self._frame(columns)
+
+    def _scores_on(self, columns: dict[str, list[Any]], model: str, own: NDArray[np.bool_]) -> None:
+        for measure in MEASURES:
+            value = self._measure(model, measure, own & self._scored(model, measure))[0]
+            columns.setdefault(measure, []).append(value)
+
+    def _frame(self, columns: dict[str, list[Any]]) -> Any:
+        return like(self.model.design.kind, {name: _array(values) for name, values in columns.items()})
+
+    # -- in words -------------------------------------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences on fits that did not converge or are singular, and on rows that a model cannot predict."""
+        out = []
+        for model in self.names:
+            own = [one for one in self.results if one.model == model]
+            failed = [one.failure for one in own if one.failure]
+            if failed:
+                out.append(f"{model!r} has no fit in {len(failed)} of {len(own)} folds: {failed[0]}")
+            lost = sum(int((~one.known).sum()) for one in own if not one.failure)
+            if lost:
+                total = sum(len(one.at) for one in own)
+                out.append(
+                    f"{model!r} cannot predict {lost} of the {total} rows left out: a level of theirs was not fitted, or "
+                    "their coefficients were not determined."
+                )
+            bad = sum(not one.converged and not one.failure for one in own)
+            if bad:
+                out.append(f"{model!r} did not converge in {bad} of {len(own)} folds; see by_fold().")
+            edge = sum(one.singular for one in own)
+            if edge:
+                out.append(f"{model!r} has a variance of zero in {edge} of {len(own)} folds, which is no error.")
+        serial = self.model.residual is not None and self.model.residual.serial is not None
+        if serial and not self.folds.units:
+            out.append("Correlation of a left-out row with its neighbours' residuals is not used in predicting it.")
+        return tuple(out)
+
+    def __repr__(self) -> str:
+        notes = [f"Note: {one}" for one in self.messages]
+        return "\n".join([*self._title(), "", *_text(*self._cells()), *self._verdicts(), *notes])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        header, body = self._cells()
+        head = "".join(f"<th>{escape(one)}</th>" for one in header)
+        rows = "".join("<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in body)
+        above = "".join(f"<p>{escape(one)}</p>" for one in self._title())
+        below = "".join(f"<p>{escape(one)}</p>" for one in (*self._verdicts(), *self.messages))
+        return f"{above}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
+
+    def _title(self) -> list[str]:
+        f = self.folds
+        held = int((f.fold >= 0).sum())
+        what = {"rows": f"{held} rows left out", "folds": f"{held} rows left out by the labels given"}.get(
+            f.what, f"{len(f.units)} groups of {f.what} left out"
+        )
+        return [f"Cross-validation: {what}, in {f.count} folds; {len(f.rows)} rows in all"]
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the printed table: scores with their standard errors in brackets."""
+        measures = [*MEASURES, *(["joint_log_score"] if self.folds.units else [])]
+        columns = self._summary()
+        body = []
+        for i, model in enumerate(self.names):
+            body.append([model, *(_with_error(columns[m][i], columns[f"{m}_se"][i]) for m in measures)])
+        return ["model", *(SHOWN[m] for m in measures)], body
+
+    def _verdicts(self) -> list[str]:
+        """A sentence for each other model: which predicts better, by how much."""
+        measure = "joint_log_score" if self.folds.units else "log_score"
+        per = "row" if not self.folds.units else "fold" if self.folds.what == "folds" else "group"
+        out = []
+        for other in self.names[1:]:
+            gain, error, n = self._advantage(self.names[0], other, measure)
+            if not n:
+                out.append(f"{other!r} predicts none of what was left out, so {self.names[0]!r} cannot be compared with it.")
+                continue
+            better, worse = (self.names[0], other) if gain >= 0 else (other, self.names[0])
+            sure = f"{abs(gain) / error:.1f} standard errors" if error > 0 else "no standard error"
+            verdict = "predicts better than" if error > 0 and abs(gain) > 2 * error else "is not clearly better than"
+            out.append(f"{better!r} {verdict} {worse!r}: log score per {per} larger by {abs(gain):.3g} ({sure}).")
+        return ["", *out] if out else []
+
+
+def _mean_of(values: Array) -> tuple[float, float]:
+    n = len(values)
+    if not n:
+        return float("nan"), float("nan")
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+
+def _array(values: list[Any]) -> NDArray[Any]:
+    if values and all(isinstance(one, (bool, int, float)) for one in values):
+        return np.asarray(values)
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def _with_error(value: float, error: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:.4g}" + ("" if np.isnan(error) else f" ({error:.2g})")
+
+
+def _text(header: list[str], body: list[list[str]]) -> list[str]:
+    rows = [header, *body]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return ["  ".join(line) for line in lines]
