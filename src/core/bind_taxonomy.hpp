@@ -1,7 +1,5 @@
 // Bindings of the tree softmax, in single and in double precision.
 #pragma once
-#include <atomic>
-#include <string>
 
 #include "convert.hpp"
 #include "tree_fit.hpp"
