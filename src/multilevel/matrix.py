@@ -69,6 +69,8 @@ _PIECES = re.compile(
 )
 _PLAIN = re.compile(r"[^\W\d]\w*")
 _STAND_IN = re.compile(r"odd_([0-9a-f]+)_q")
+_WHOLE = re.compile(rf"(?<![^:]){_STAND_IN.pattern}(?![^:\[])")  # a column that is a factor of its own, not part of a call
+_CLASHING = re.compile(r"[-+.\d].*|.*\(.*", re.DOTALL)  # names that read as a number or a call
 
 
 def _stand_in(name: str) -> str:
@@ -76,25 +78,37 @@ def _stand_in(name: str) -> str:
 
 
 def shown_name(text: str) -> str:
-    """Put the names of columns back."""
-    return (
-        _STAND_IN.sub(lambda found: quoted(bytes.fromhex(found[1]).decode()), text)
-        if "odd_" in text
-        else text
+    """Put the names of columns back, in backticks only within calls."""
+    if "odd_" not in text:
+        return text
+    text = _WHOLE.sub(lambda found: bytes.fromhex(found[1]).decode(), text)
+    return _STAND_IN.sub(lambda found: quoted(bytes.fromhex(found[1]).decode()), text)
+
+
+def _shown_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns of a matrix; a column "log(x)" beside the logarithm of x keeps its backticks."""
+    names = tuple(map(shown_name, texts))
+    if len(set(names)) == len(names):
+        return names
+    return tuple(
+        _STAND_IN.sub(lambda found: f"`{bytes.fromhex(found[1]).decode()}`", text) if names.count(name) > 1 else name
+        for name, text in zip(names, texts, strict=True)
     )
 
 
 def _without_odd_names(side: str) -> str:
-    """Replace by identifiers backticked names inside calls, and columns named as functions are.
+    """Replace by identifiers backticked names inside calls, and columns named as functions, numbers or calls are.
 
     formulaic makes identifiers itself, some of them at random, so that the state of a transform would not be
-    found again on new data.
+    found again on new data. Factors are the same to it where their texts are: a column "1" would be the intercept, a
+    column "log(x)" the logarithm of x.
     """
     inside: list[bool] = []
 
     def piece(found: re.Match[str]) -> str:
         if found["odd"]:
-            return _stand_in(found["odd"][1:-1]) if any(inside) else found["odd"]
+            name = found["odd"][1:-1]
+            return _stand_in(name) if any(inside) or _CLASHING.fullmatch(name) else found["odd"]
         if found["name"]:
             clash = found["name"] in _NAMES and not (any(inside) and found["name"] in CONTRAST_NAMES)
             return _stand_in(found["name"]) if clash else found["name"]
@@ -161,7 +175,7 @@ def materialise(
     except (FactorEvaluationError, FactorEncodingError) as error:
         raise _explained(error) from error
     matrices = list(made) if len(specs) > 1 else [made]
-    return [(np.asarray(one), tuple(map(shown_name, one.model_spec.column_names))) for one in matrices]
+    return [(np.asarray(one), _shown_names(one.model_spec.column_names)) for one in matrices]
 
 
 def functions(columns: Columns | None = None, sides: Sequence[str] = ()) -> dict[str, Any]:
