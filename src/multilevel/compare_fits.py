@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import tables
+from .chi_bar import chi_bar_weights
 from .comparison import Comparison, described
-from .errors import ConvergenceWarning, MultilevelWarning, users_level
+from .errors import ConvergenceWarning, DataError, MultilevelWarning, users_level
 from .nested import Step, same_fixed, step_between
 from .progress import Progress
 
@@ -25,6 +26,7 @@ Array = NDArray[np.float64]
 
 CRITERIA = ("aic", "aicc", "bic")
 CLOSE = 2.0  # difference of AIC that says little (Burnham & Anderson 2002, section 2.6)
+SAME = 1e-6  # difference of AIC that is rounding
 HIGHER = 1e-5  # deviance of a larger model above a smaller one's that is no rounding
 FEW_GROUPS = 30
 LEVEL = 0.05
@@ -136,6 +138,8 @@ def _ratio(name: str, fits: Mapping[str, Fit]) -> Ratio | None:
                 stacklevel=users_level(),
             )
         lrt = 0.0 if lrt < 1e-9 * max(1.0, abs(fit.criterion)) else lrt
+        if step.known and not step.exact:
+            step = replace(step, weights=chi_bar_weights(one, fit, step.cones))
         return Ratio(other, step, lrt, *step.p_values(lrt))
     return None
 
@@ -150,6 +154,13 @@ def _simulated(
     """The tests with p-values from responses simulated by the smaller models."""
     from .compare_simulated import simulated_p_value
 
+    for name, row in ratios.items():
+        blind = [one for one in (name, row.against) if fits[one].model.design.y is None] if row else []
+        if blind:
+            raise DataError(
+                f"{blind[0]!r} was saved without its data, which simulate= needs to fit it again; save it with save(path, "
+                "data=True)"
+            )
     out = dict(ratios)
     with Progress(n * sum(row is not None for row in ratios.values()), "compare", progress) as bar:
         for name, row in ratios.items():
@@ -193,6 +204,8 @@ def _sentence(best: str, columns: Mapping[str, NDArray[Any]], ratios: Mapping[st
     """What the criteria prefer, and what the test says about the one they prefer."""
     names, aic = columns["model"].tolist(), columns["aic"]
     order = np.argsort(aic, kind="stable")
+    if float(np.ptp(aic)) < SAME and len(set(columns["npar"].tolist())) == 1:
+        return "The models have as many parameters and the same likelihood: nothing tells them apart; they may well be one."
     second, gap = names[int(order[1])], float(aic[order[1]] - aic[order[0]])
     if gap < CLOSE:
         text = f"AIC hardly tells {best!r} from {second!r} (difference {gap:.1f})"
@@ -234,8 +247,8 @@ def _cautions(fits: Mapping[str, Fit], ratios: Mapping[str, Ratio | None]) -> li
     out = []
     if any(not row.exact and not row.unknown for row in rows):
         out.append(
-            "Where several variances go at once the weights of the mixture depend on the design; the p-value shown is an "
-            "upper bound (Kodde & Palm 1986). simulate=1000 gives the test itself."
+            "Where several variances go at once the weights of the mixture depend on the design. A reference 'at most' says "
+            "that they are not computed and p is an upper bound (Kodde & Palm 1986); simulate=1000 gives the test itself."
         )
     if any(row.unknown for row in rows):
         out.append("A correlation means nothing without its variance: for such a test give simulate=1000.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import tables
 from .comparison import Comparison, described
+from .errors import DataError
 from .loo import GOOD_K
 from .stacking import stacking_weights
 
@@ -27,6 +28,11 @@ def compared_posteriors(
     given: Mapping[str, Posterior], notes: tuple[str, ...], progress: bool | None
 ) -> Comparison:
     """Posteriors of the same data side by side; see `comparison.compare`."""
+    blind = [name for name, posterior in given.items() if posterior.model.design.y is None]
+    if blind:
+        raise DataError(
+            f"{blind[0]!r} was saved without its data, which leaving rows out needs; save it with save(path, data=True)"
+        )
     found = {name: posterior.loo(progress) for name, posterior in given.items()}
     loos = dict(sorted(found.items(), key=lambda item: -item[1].elpd))
     columns = _columns(loos)
@@ -63,7 +69,7 @@ def _columns(loos: Mapping[str, Loo]) -> dict[str, NDArray[Any]]:
 
 def _sentence(columns: Mapping[str, NDArray[Any]]) -> str:
     best, second = columns["model"][:2]
-    gap, error = -float(columns["elpd_diff"][1]), float(columns["se_diff"][1])
+    gap, error = abs(float(columns["elpd_diff"][1])), float(columns["se_diff"][1])
     shown = f"difference in elpd {gap:.1f}, standard error {error:.1f}"
     if gap < SMALL:
         return f"{best!r} and {second!r} predict rows left out about equally well ({shown})."

@@ -110,7 +110,7 @@ def compare(
         Default: "model 1", "model 2", ... in the order given.
     simulate : int
         Of fits: test by so many responses drawn from the smaller model and fitted by both, in place of a distribution for
-        large samples. For several variances at once, few groups, and structures that no theory covers; 1000 is usual.
+        large samples. For many variances at once, few groups, and structures that no theory covers; 1000 is usual.
     seed : int or Generator, optional
         Of the responses drawn.
     progress : bool, optional
@@ -125,9 +125,12 @@ def compare(
         n = rows), aic_weight, aicc_weight, bic_weight (``exp(-difference / 2)``, with sum one), against (the smaller model
         it is tested against, None without one), lrt, df, p_value (plain chi-square), p_boundary (knows that variances
         cannot be negative: the one to use) and reference, the distribution that `p_boundary` is of: "chi2(2)" where no
-        variance is at its boundary, "0.5 chi2(1) + 0.5 chi2(2)" for one variance with one covariance, "at most ..." where
-        several variances go at once and the mixture is an upper bound, "unknown" (p_boundary is NaN) for structures whose
-        correlation means nothing without a variance, "simulated" where that was asked for.
+        variance is at its boundary, "0.5 chi2(1) + 0.5 chi2(2)" for one variance with one covariance, such as "0.25
+        chi2(0) + 0.50 chi2(1) + 0.25 chi2(2)" where several variances go at once (the weights depend on the design), "at most
+        ..." where these are not computed and the mixture is an upper bound (more than three parameters that go with their
+        variances, families other than gaussian, structures, a smaller model that is itself at its boundary), "unknown"
+        (p_boundary is NaN) for structures whose correlation means nothing without a variance, "simulated" where that was
+        asked for.
 
         Of posteriors, the best first: model, elpd, se, p_loo, looic, elpd_diff (to the best, not positive), se_diff, weight
         (stacking), bad_k (rows whose Pareto k is above 0.7).
@@ -135,15 +138,17 @@ def compare(
     Raises
     ------
     DataError
-        For unlike data: other rows, another response, other trials, with the reason.
+        For unlike data: other rows, another response, other trials, with the reason; for posteriors, and fits to simulate
+        by, that were saved without their rows.
     OptionError
         For fits beside posteriors, fewer than two models, likelihoods approximated differently, and what is no fit.
 
     Notes
     -----
-    Self & Liang (1987), JASA 82, 605; Stram & Lee (1994), Biometrics 50, 1171; Kodde & Palm (1986), Econometrica 54, 1243
-    (the bound); Burnham & Anderson (2002), Model Selection, chapter 2 (weights); Vehtari, Gelman & Gabry (2017), Statistics
-    and Computing 27, 1413; Yao and others (2018), Bayesian Analysis 13, 917.
+    Self & Liang (1987), JASA 82, 605; Stram & Lee (1994), Biometrics 50, 1171; Shapiro (1985), Biometrika 72, 133 (weights
+    of several variances); Kodde & Palm (1986), Econometrica 54, 1243 (the bound); Burnham & Anderson (2002), Model Selection,
+    chapter 2 (weights of models); Vehtari, Gelman & Gabry (2017), Statistics and Computing 27, 1413; Yao and others (2018),
+    Bayesian Analysis 13, 917.
 
     Examples
     --------

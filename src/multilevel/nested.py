@@ -3,8 +3,9 @@
 The parameters that the larger model has in addition are free, or they are variances whose smallest value, zero, gives the
 smaller model. The ratio then follows a mixture of chi-square distributions: half and half of the last two degrees of
 freedom for one variance with any number of covariances and free parameters (Self & Liang 1987, case 6; Stram & Lee 1994). For
-more than one variance its weights depend on the design; as weights of even and of odd degrees of freedom sum to one half
-each, that mixture is then an upper bound of the p-value (Kodde & Palm 1986, Econometrica 54, 1243).
+more than one variance its weights depend on the design: `chi_bar` knows them for up to three parameters. Else, as weights of
+even and of odd degrees of freedom sum to one half each, that mixture is an upper bound of the p-value (Kodde & Palm 1986,
+Econometrica 54, 1243).
 """
 
 from __future__ import annotations
@@ -49,12 +50,15 @@ class Step:
         False where a correlation has no value in the smaller model, so that no theory gives the distribution.
     fixed : int
         How many of `free` are fixed effects.
+    weights : tuple of float or None
+        Where they were computed: those of chi-squares with `free`, `free` + 1, ... degrees of freedom.
     """
 
     free: int = 0
     cones: tuple[int, ...] = ()
     known: bool = True
     fixed: int = 0
+    weights: tuple[float, ...] | None = None
 
     def __add__(self, other: Step) -> Step:
         return Step(
@@ -69,7 +73,7 @@ class Step:
     @property
     def exact(self) -> bool:
         """Whether the asymptotic distribution is known, not bounded."""
-        return self.known and self.cones in ((), (1,))
+        return self.known and (self.cones in ((), (1,)) or self.weights is not None)
 
     @property
     def reference(self) -> str:
@@ -78,6 +82,8 @@ class Step:
             return "unknown"
         if not self.cones:
             return f"chi2({self.df})"
+        if self.weights is not None:
+            return " + ".join(f"{weight:.2f} chi2({self.free + i})" for i, weight in enumerate(self.weights))
         return ("" if self.exact else "at most ") + f"0.5 chi2({self.df - 1}) + 0.5 chi2({self.df})"
 
     def p_values(self, ratio: float) -> tuple[float, float]:
@@ -85,6 +91,10 @@ class Step:
         from .random_tests import p_values
 
         plain, mixed = p_values(ratio, self.df, self.df - 1)
+        if self.weights is not None:
+            tails = [p_values(ratio, self.free + i, None)[0] for i in range(len(self.weights))]
+            tails[0] = tails[0] if self.free else float(ratio <= 0)
+            return plain, float(np.dot(self.weights, tails))
         return plain, (mixed if self.cones else plain) if self.known else np.nan
 
 
@@ -165,6 +175,8 @@ def _within(columns: Array, basis: Array) -> bool:
 
 def _family(small: Model, large: Model) -> Step | None:
     f, g = small.distribution, large.distribution
+    if f is None and g is not None:
+        return _heavier_tails(small.design, large)
     if f is None or g is None:
         return Step() if f is g else None
     if f.link != g.link or (f.zero != g.zero and (f.zero, g.zero) != ("none", "inflated")):
@@ -189,6 +201,17 @@ def _family(small: Model, large: Model) -> Step | None:
     if f.zero != g.zero:  # no extra zeros: their share is at the end of its range
         return out + Step(cones=(1,)) if _columns(large.design, "zi") is None else None
     return out
+
+
+def _heavier_tails(small: Design, large: Model) -> Step | None:
+    """Student's t has the normal distribution at the end of its range: one over its degrees of freedom is zero there.
+
+    Weights mean something else to either: a variance here, a number of rows there.
+    """
+    family = large.distribution
+    assert family is not None
+    plain = small.weights is None and _columns(large.design, "dispersion") is None
+    return Step(cones=(1,)) if family.name == "student" and family.df is None and plain else None
 
 
 def _columns(design: Design, what: str) -> tuple[Array, tuple[str, ...]] | None:
