@@ -299,6 +299,27 @@ def test_the_table_of_levels() -> None:
     assert line["encoding"] == encoder.transform(row).iloc[0, 0]
 
 
+def test_columns_without_names_are_numbered_and_passed_through() -> None:
+    frame, y = nested(rows=100)
+    bare = frame.set_axis(range(frame.shape[1]), axis=1)
+    named = PartialPoolingEncoder(["region"]).fit_transform(frame, y)
+    encoder = PartialPoolingEncoder([list(frame).index("region")])
+    found = encoder.fit_transform(bare, y)
+    assert found.shape == named.shape == frame.shape
+    np.testing.assert_array_equal(found.iloc[:, 0], named["region"])
+    assert list(found) == list(encoder.get_feature_names_out())
+
+
+def test_names_that_come_out_differ_and_are_those_of_the_frame() -> None:
+    frame, y = nested(rows=100)
+    frame["region/city"] = 1.0
+    encoder = PartialPoolingEncoder([("region", "city")])
+    found = encoder.fit_transform(frame, y)
+    assert list(found) == list(encoder.get_feature_names_out()) and found["region/city_given"].eq(1.0).all()
+    with pytest.raises(OptionError, match="by a column and a path"):
+        PartialPoolingEncoder(["region/city", ("region", "city")]).fit(frame, y)
+
+
 # ---- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -341,3 +362,17 @@ def test_targets_that_are_refused() -> None:
     encoder = PartialPoolingEncoder(["city"]).fit(frame, y)
     with pytest.raises(ValueError, match="feature names"):
         encoder.transform(frame.rename(columns={"x": "z"}))
+    labels = np.array(["a", "b"] * 100, dtype=object)
+    labels[7] = None
+    with pytest.raises(DataError, match="misses its value in row 7"):
+        PartialPoolingEncoder(["city"]).fit(frame, labels)
+
+
+def test_what_is_refused_before_any_fit() -> None:
+    frame, y = nested(rows=60)
+    with pytest.raises(DataError, match="stands more than once in X"):
+        PartialPoolingEncoder(["city"]).fit(pd.concat([frame, frame], axis=1), y)
+    with pytest.raises(OptionError, match="give the folds themselves"):
+        PartialPoolingEncoder(["city"], cv=GroupKFold(3)).fit_transform(frame, y)
+    objects = PartialPoolingEncoder(["city"]).fit_transform(frame, y.astype(object))
+    pd.testing.assert_frame_equal(objects, PartialPoolingEncoder(["city"]).fit_transform(frame, y))

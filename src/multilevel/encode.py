@@ -205,12 +205,20 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
 
         whole = isinstance(self.cv, (int, np.integer)) and not isinstance(self.cv, bool)
         cv = KFold(int(self.cv), shuffle=True, random_state=self.random_state) if whole else check_cv(self.cv)
-        folds = list(cv.split(np.zeros((n, 1)), y))
+        try:
+            folds = list(cv.split(np.zeros((n, 1)), y))
+        except ValueError as error:
+            if "groups" not in str(error):
+                raise
+            raise OptionError(
+                f"cv={self.cv!r} splits by groups, which fit_transform is not given: give the folds themselves, "
+                "cv=list(GroupKFold(5).split(X, y, groups))"
+            ) from None
         seen = np.bincount(np.concatenate([test for _, test in folds]), minlength=n)
         if not np.all(seen == 1) or any(np.intersect1d(train, test).size for train, test in folds):
             raise OptionError(
                 f"cv={self.cv!r} must put each row into one test fold, and into no training rows of that fold: take a "
-                "number of folds, or a splitter such as KFold or GroupKFold"
+                "number of folds, a splitter such as KFold, or a list of such folds"
             )
         return folds
 
@@ -265,7 +273,10 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
             return "continuous"
         found = str(type_of_target(y, input_name="y"))
         if found not in TARGETS:
-            raise ValueError(f"Unknown label type: {found!r}: give one column of numbers or of classes")
+            raise ValueError(
+                f"Unknown label type: {found!r}: give one column of numbers or of classes (of Python objects: say which by "
+                "target_type=)"
+            )
         count = len(np.unique(y))
         if found == "multiclass" and y.dtype.kind in "iuf" and count > MOST_CLASSES:
             raise DataError(
@@ -290,6 +301,10 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
             paths.append(path)
         if not paths or len(set(paths)) < len(paths):
             raise OptionError(f"columns={self.columns!r} must name one column at least, and none twice")
+        stems = ["/".join(path) for path in paths]
+        twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+        if twice is not None:  # a column whose name has a slash beside a path
+            raise OptionError(f"columns={self.columns!r} encodes {twice!r} twice, by a column and a path; rename the column")
         return paths
 
     # ---- what comes out ------------------------------------------------------------------------------------------
@@ -298,8 +313,17 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
         """Names of the columns that come out: of a path ``region/city``, of a class ``city_class``."""
         check_is_fitted(self, "encodings_")
         names = [str(name) for name in _check_feature_names_in(self, input_features)]
-        renamed = dict(zip(self._names_in(), names, strict=True))
-        return np.array([*self._encoded(renamed), *(renamed[name] for name in self._others())], dtype=object)
+        return np.array(self._names_out(dict(zip(self._names_in(), names, strict=True))), dtype=object)
+
+    def _names_out(self, renamed: dict[str, str]) -> list[str]:
+        """All names; a column passed through that bears the name of an encoded one is ``<name>_given``."""
+        out = self._encoded(renamed)
+        for name in self._others():
+            own = renamed[name]
+            while own in out:
+                own += "_given"
+            out.append(own)
+        return out
 
     def _names_in(self) -> list[str]:
         names = getattr(self, "feature_names_in_", None)
@@ -323,15 +347,13 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
 
         wanted = _get_output_config("transform", self)["dense"]
         kind = rows.kind if wanted == "default" else wanted
-        others = [name for name in rows.names if name in set(self._others())]
+        others = self._others()
         if kind == "array":
             more = [rows.columns[name].to_numpy() for name in others]
             return np.column_stack([encoded, *more]) if _all_numbers(more) else _objects(encoded, more)
-        names = self._encoded({name: name for name in rows.names})
-        columns: dict[str, Any] = {name: encoded[:, at] for at, name in enumerate(names)}
-        for name in others:
-            key = name if name not in columns else f"{name}_given"
-            columns[key] = rows.columns[name].to_numpy() if kind != "pandas" else rows.columns[name].array
+        names = self._names_out({name: name for name in rows.names})
+        passed = (rows.columns[name].to_numpy() if kind != "pandas" else rows.columns[name].array for name in others)
+        columns: dict[str, Any] = dict(zip(names, [*encoded.T, *passed], strict=True))
         out = like(kind, columns)
         if rows.index is not None and kind == "pandas":
             out.index = rows.index

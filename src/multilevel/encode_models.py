@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -61,11 +60,8 @@ class FormulaEstimator(BaseEstimator):  # type: ignore[misc]
             raise OptionError("give formula= or groups=, not both: a formula names its groups, as in (1 | school)")
 
     def _rows(self, X: Any, fit: bool) -> Rows:
-        """Columns of X; those of a frame without names (numbered ones) are x0, x1, ... as an array's."""
-        rows = read_rows(self, X, fit, missing=self.missing == "drop")
-        if rows.kind != "pandas" or any(isinstance(label, str) for label in X.columns):
-            return rows
-        return replace(rows, columns={f"x{at}": column for at, column in enumerate(rows.columns.values())})
+        """Columns of X."""
+        return read_rows(self, X, fit, missing=self.missing == "drop")
 
     def _text(self, rows: Rows) -> tuple[str, str]:
         """The formula, and the name of its response."""
@@ -315,7 +311,7 @@ class MultilevelClassifier(ClassifierMixin, FormulaEstimator):  # type: ignore[m
         check_classification_targets(values)
         self.classes_, codes = np.unique(values, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError(f"y has one class only, {self.classes_[0]!r}: a classifier needs at least two")
+            raise DataError(f"y has one class only, {str(self.classes_[0])!r}: a classifier needs at least two")
         if self.family == "ordinal":
             self.fits_ = [self._estimate(rows, codes)]
         else:
