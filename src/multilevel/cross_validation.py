@@ -28,6 +28,7 @@ def cross_validate(
     seed: Any = None,
     n_jobs: int | None = 1,
     *,
+    groups: Any = None,
     baselines: bool = False,
     progress: bool | None = None,
 ) -> CrossValidation:
@@ -38,17 +39,23 @@ def cross_validate(
     model : Model, Fit or Posterior; list or dict of them
         All with the same response and the same rows. A `Fit` says by its criterion whether it is refitted by REML or ML, a
         `Posterior` is sampled again with as many chains and draws.
-    leave : "rows", "groups", name of a column, or (n_input,) labels
+    leave : "rows", "groups", name of a column, (n_input,) labels, splitter, or iterable of (train, test) pairs
         Rows at random: how well is a new row of a known group predicted? Whole groups: how well a group that was never
         seen? "groups" are those of the outermost grouping factor of the first model; a name chooses another. An array has
-        the fold of each row of the data, missing for rows that are always fitted.
+        the fold of each row of the data, missing for rows that are always fitted. A splitter, such as those of scikit-learn,
+        has ``split(X, y, groups)`` and sees the rows that the models use, X the data frame (pandas). Pairs hold row numbers
+        of the data, from 0, to fit and to leave out.
     folds : int or "all"
-        Parts in which rows or groups are left out; "all": each by itself. No more than there are groups.
+        Parts in which rows or groups are left out; "all": each by itself. No more than there are groups. Not of folds that
+        labels, splitters or pairs make.
     seed : int or Generator, optional
         Of the folds, and of the draws that scores of other families take. The same seed gives the same answer, whatever the
         number of jobs.
     n_jobs : int, optional
         Fits at a time, in threads; None or -1: as many as processors.
+    groups : str or (n_input,) labels, optional
+        Groups that a splitter keeps together, such as GroupKFold; default those of the outermost grouping factor. Where
+        whole groups are left out, scores and standard errors are by group.
     baselines : bool
         Also score the first model without its groups (complete pooling) and with effects of its own, by fixed effects, for
         each group (no pooling). Their difference from the model is what partial pooling gains.
@@ -63,8 +70,8 @@ def cross_validate(
     Raises
     ------
     OptionError, DataError
-        For models with unlike rows or responses, ways to leave out that do not work, and a fold whose rows do not allow a
-        fit, with the fold.
+        For models with unlike rows or responses, ways to leave out that do not work (rows left out twice, fitted and left out
+        at once, out of range, in no fold), and a fold whose rows do not allow a fit, with the fold.
 
     Notes
     -----
@@ -99,7 +106,7 @@ def cross_validate(
         found += _apart(found, baselines_of(found[0]))
     _check_alike(found)
     rng = generator(seed)
-    plan = folds_of(found[0].model, leave, folds, rng)
+    plan = folds_of(found[0].model, leave, folds, rng, groups)
     root = np.random.SeedSequence(rng.integers(0, 2**63))
     sources = [Source(one) for one in found]
     tasks = [
@@ -172,23 +179,23 @@ class Task:
             What the fit says of these rows, with the model and the fold.
         """
         candidate, plan = self.source.candidate, self.plan
-        out = plan.fold == self.fold
+        out, train = np.flatnonzero(plan.fold == self.fold), plan.fitted(self.fold)
         rng = np.random.default_rng(self.seed)
         try:
-            fit = self.source.fitted(plan.rows[~out], self.threads, int(rng.integers(0, 2**31)))
-            return self._scored(fit, np.flatnonzero(out), plan.rows[~out], rng)
+            fit = self.source.fitted(train, self.threads, int(rng.integers(0, 2**31)))
+            return self._scored(fit, out, train, rng)
         except MultilevelError as error:
             if candidate.baseline and isinstance(error, DataError):  # of no pooling, as where a group has no failures
-                return self._without(np.flatnonzero(out), str(error))
+                return self._without(out, len(train), str(error))
             label = plan.labels[self.fold]
-            where = f"fold {label!r}" if plan.what in ("rows", "folds") else f"{plan.what} {label!r} left out"
+            whole = plan.labels == plan.units and plan.what != "folds"
+            where = f"{plan.what} {label!r} left out" if whole else f"fold {label!r}"
             error.args = (f"{candidate.name!r}, {where}: {error.args[0] if error.args else error}", *error.args[1:])
             raise
 
-    def _without(self, at: NDArray[np.int64], reason: str) -> FoldResult:
+    def _without(self, at: NDArray[np.int64], fitted: int, reason: str) -> FoldResult:
         """No scores, for there is no fit."""
         none = np.zeros(len(at), dtype=bool)
-        fitted = len(self.plan.rows) - len(at)
         return FoldResult(self.source.candidate.name, self.fold, at, none, None, fitted, False, False, reason)
 
     def _scored(self, fit: Any, at: NDArray[np.int64], train: NDArray[np.int64], rng: np.random.Generator) -> FoldResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,8 @@ def _gaussian(
         joint[unit] = float(logsumexp(found) - np.log(len(found)))
     log_score = logsumexp(each, axis=0) - np.log(len(each))
     crps = integrals.sample_crps(y, eta + noise * rng.standard_normal(eta.shape))
-    return Scores(y, typical.mean(axis=0), np.asarray(log_score), crps, joint)
+    rank = integrals.normal_rank(y, typical, sd).mean(axis=0)
+    return Scores(y, typical.mean(axis=0), np.asarray(log_score), crps, joint, rank, rank)
 
 
 def _generalised(
@@ -108,10 +109,9 @@ def _generalised(
         each, draws = whole.log_density(eta), whole.draw(eta, rng)
         flat = [one.ravel() for one in (typical, first, second)]
         prediction = family.expected(*flat).reshape(eta.shape).mean(axis=0)
-    scale: Any = 1.0 if whole.trials is None or ordinal else whole.trials
-    crps = integrals.sample_crps(whole.y / scale, draws / scale)
     log_score = logsumexp(each, axis=0) - np.log(len(each))
-    return Scores(whole.observed(), prediction, np.asarray(log_score), crps, joint)
+    crps, below, through = whole.against(draws)
+    return Scores(whole.observed(), prediction, np.asarray(log_score), crps, joint, below, through)
 
 
 def _joint(

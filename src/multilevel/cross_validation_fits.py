@@ -88,6 +88,8 @@ class Scores:
         Of proportions, where the family counts successes; no observed and predicted value of an ordinal response.
     joint : dict
         Unit -> joint log density of its rows.
+    below, through : (m,) arrays
+        Predictive probability of less than what was observed, and of that or less; the same where none is exactly so.
     """
 
     observed: Array
@@ -95,6 +97,8 @@ class Scores:
     log_score: Array
     crps: Array
     joint: dict[int, float]
+    below: Array
+    through: Array
 
 
 def scores_of_fit(fit: Fit, held: Held, rng: np.random.Generator) -> Scores:
@@ -123,7 +127,9 @@ def _gaussian(fit: Fit, held: Held, rows: linear._Rows, point: Array) -> Scores:
     for unit, index in held.parts():
         cov = predictor_cov(fit, rows, index) + noise_cov(fit, held, noise, index)
         joint[unit] = integrals.normal_joint(y[index], point[index], cov)
-    return Scores(y, point, integrals.normal_log_score(y, point, sd), integrals.normal_crps(y, point, sd), joint)
+    log_score, crps = integrals.normal_log_score(y, point, sd), integrals.normal_crps(y, point, sd)
+    rank = integrals.normal_rank(y, point, sd)
+    return Scores(y, point, log_score, crps, joint, rank, rank)
 
 
 def noise_cov(fit: Fit, held: Held, sd: Array, index: NDArray[np.intp]) -> Array:
@@ -229,13 +235,9 @@ def _generalised(
         cov = predictor_cov(fit, rows, index)
         joint[unit] = integrals.joint_log_score(everything.part(index).log_density, point[index], cov, rng)
     mean = np.full(len(point), np.nan) if fit.family.name == "ordinal" else fit._mean(point, first, second)
-    return Scores(
-        everything.observed(),
-        mean,
-        integrals.row_log_scores(everything.log_density, point, sd),
-        everything.crps(point, sd, rng),
-        joint,
-    )
+    log_score = integrals.row_log_scores(everything.log_density, point, sd)
+    crps, below, through = everything.by_draws(point, sd, rng)
+    return Scores(everything.observed(), mean, log_score, crps, joint, below, through)
 
 
 class Outcome:
@@ -310,8 +312,8 @@ class Outcome:
         first, second = (np.broadcast_to(one, eta.shape) for one in (self.first, self.second))
         return drawn(self.family, rng, eta, first, second, self.trials)
 
-    def crps(self, mean: Array, sd: Array, rng: np.random.Generator) -> Array:
-        """(m,) continuous ranked probability scores for predictors ``N(mean, sd**2)``, from draws.
+    def by_draws(self, mean: Array, sd: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Continuous ranked probability scores, and ranks of what was observed, for predictors ``N(mean, sd**2)``.
 
         The predictors are the quantiles of their distribution at even steps, so that only the responses are random. Of an
         ordinal response the score is that of the numbers of its categories.
@@ -319,16 +321,15 @@ class Outcome:
         from scipy.special import ndtri
 
         at = ndtri((np.arange(CRPS_DRAWS) + 0.5) / CRPS_DRAWS)[:, None]
-        out = np.empty(len(mean))
+        out = np.empty((3, len(mean)))
         size = max(1, 2_000_000 // CRPS_DRAWS)
         for begin in range(0, len(mean), size):
             index = np.arange(begin, min(begin + size, len(mean)))
-            out[index] = self.part(index).crps_of(mean[index] + at * sd[index], rng)
-        return out
+            part = self.part(index)
+            out[:, index] = part.against(part.draw(mean[index] + at * sd[index], rng))
+        return out[0], out[1], out[2]
 
-    def crps_of(self, eta: Array, rng: np.random.Generator) -> Array:
-        """(m,) scores from a response at each of (draws, m) linear predictors."""
-        drawn = self.draw(eta, rng)
-        if self.trials is None or self.family.name == "ordinal":
-            return integrals.sample_crps(self.y, drawn)
-        return integrals.sample_crps(self.y / self.trials, drawn / self.trials)
+    def against(self, drawn: Array) -> tuple[Array, Array, Array]:
+        """(m,) scores from (draws, m) responses, and the shares of draws below, and not above, what was observed."""
+        scale: Any = 1.0 if self.trials is None or self.family.name == "ordinal" else self.trials
+        return integrals.sample_crps(self.y / scale, drawn / scale), *integrals.sample_ranks(self.y, drawn)

@@ -1,7 +1,8 @@
-"""Which rows are left out together: at random, by group, or as the user says."""
+"""Which rows are left out together: at random, by group, or as the user's labels say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from .errors import DataError, OptionError, listing, nearest
 from .frame import Table, factor, missing_mask
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .model import Model
 
-__all__ = ["Folds", "folds_of"]
+__all__ = ["Folds", "column_codes", "folds_of", "labels_of"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Folds:
         What was left out: "rows", a grouping factor, or "folds".
     labels : tuple
         Label of each fold.
+    train : tuple of int arrays, optional
+        Rows that each fold fits, by their place in `rows`; default all that it does not leave out.
     """
 
     rows: NDArray[np.int64]
@@ -43,6 +48,11 @@ class Folds:
     units: tuple[Any, ...]
     what: str
     labels: tuple[Any, ...]
+    train: tuple[NDArray[np.int64], ...] | None = None
+
+    def fitted(self, fold: int) -> NDArray[np.int64]:
+        """Rows of the data that a fold fits."""
+        return self.rows[self.fold != fold] if self.train is None else self.rows[self.train[fold]]
 
     @property
     def count(self) -> int:
@@ -50,19 +60,29 @@ class Folds:
         return len(self.labels)
 
 
-def folds_of(model: Model, leave: Any, folds: Any, rng: np.random.Generator) -> Folds:
-    """What `leave` and `folds` of `multilevel.cross_validate` mean for the rows of a model.
+def folds_of(model: Model, leave: Any, folds: Any, rng: np.random.Generator, groups: Any = None) -> Folds:
+    """What `leave`, `folds` and `groups` of `multilevel.cross_validate` mean for the rows of a model.
 
     Raises
     ------
     OptionError, DataError
         For a way to leave out that is not known, a number of folds that is not possible, labels of another length.
     """
+    from .cross_validation_splits import folds_of_splits, holds_splits, is_splitter
+
     rows = model.design.rows
+    if not isinstance(leave, str) and not hasattr(leave, "__len__") and isinstance(leave, Iterable):
+        leave = list(leave)  # such as splitter.split(X, y)
+    if is_splitter(leave) or holds_splits(leave):
+        return folds_of_splits(model, leave, groups)
+    if groups is not None:
+        raise OptionError(
+            "groups= goes with a splitter or with pairs of row numbers; to leave out the groups of a column name it in leave="
+        )
     if isinstance(leave, str):
         if leave == "rows":
             return _of_rows(rows, folds, rng)
-        group, codes, levels = _groups(model, leave)
+        group, codes, levels = column_codes(model, leave)
         return _of_groups(rows, group, codes, levels, folds, rng)
     return _custom(model, leave)
 
@@ -89,13 +109,13 @@ def _of_rows(rows: NDArray[np.int64], folds: Any, rng: np.random.Generator) -> F
     return Folds(rows, fold, none, (), "rows", tuple(range(1, count + 1)))
 
 
-def _groups(model: Model, leave: str) -> tuple[str, NDArray[np.int64], NDArray[Any]]:
-    """The grouping factor that `leave` names, with codes of the rows and levels."""
+def column_codes(model: Model, leave: str, option: str = "leave") -> tuple[str, NDArray[np.int64], NDArray[Any]]:
+    """The grouping factor that `leave` (or another option) names, with codes of the rows and levels."""
     from .resampling import outermost
 
     d = model.design
     table = Table(model.data)
-    if leave == "groups":
+    if leave == "groups" and (option == "leave" or leave not in table.names):
         if not d.terms:
             raise OptionError(
                 f"leave='groups' leaves out the groups of the first model, and {model.formula.text!r} has none; name a "
@@ -108,11 +128,10 @@ def _groups(model: Model, leave: str) -> tuple[str, NDArray[np.int64], NDArray[A
         if term.group == name:
             return name, term.codes.astype(np.int64), np.asarray(term.levels)
     if name not in table.names:
-        known = ["rows", "groups", *dict.fromkeys(t.group for t in d.terms), *table.names]
-        raise OptionError(
-            f"leave={leave!r} is not known; {nearest(leave, known) or 'allowed are ' + listing(known)}, or an array with the "
-            "fold of each row"
-        )
+        known = [*dict.fromkeys(t.group for t in d.terms), *table.names]
+        known, array = (["rows", "groups", *known], "fold") if option == "leave" else (known, "group")
+        hint = nearest(leave, known) or f"allowed are {listing(known)}."
+        raise OptionError(f"{option}={leave!r} is not known; {hint} Or give an array with the {array} of each row")
     codes, levels = factor(table.load([name])[name].iloc[d.rows], name)
     if (codes < 0).any():
         row = int(d.rows[np.flatnonzero(codes < 0)[0]])
@@ -142,19 +161,8 @@ def _of_groups(
 
 def _custom(model: Model, leave: Any) -> Folds:
     """Folds by a label for each row of the data; rows without one are always fitted."""
-    import pandas as pd
-
     d = model.design
-    try:
-        values = leave if hasattr(leave, "__len__") else list(leave)
-        series = pd.Series(values.to_list() if hasattr(values, "to_list") else list(values))
-    except TypeError:
-        raise OptionError(
-            "leave must be 'rows', 'groups', the name of a column, or an array with the fold of each row of the data; got "
-            f"{leave!r}"
-        ) from None
-    if len(series) != d.n_input:
-        raise DataError(f"leave must have the fold of each of the {d.n_input} rows of the data; got {len(series)} values")
+    series = labels_of(leave, d.n_input, "leave", "the fold")
     used = series.iloc[d.rows]
     if not all(np.ndim(one) == 0 for one in used):
         raise OptionError("leave must have one label for each row of the data; got several for a row")
@@ -166,3 +174,20 @@ def _custom(model: Model, leave: Any) -> Folds:
     if len(labels) == 1 and (fold >= 0).all():
         raise OptionError(f"leave puts all rows into the one fold {labels[0]!r}, which leaves none to fit")
     return Folds(d.rows, fold, fold.copy(), tuple(labels), "folds", tuple(labels))
+
+
+def labels_of(given: Any, n: int, option: str, what: str) -> pd.Series[Any]:
+    """(n,) labels of the rows of the data, as a user gives them."""
+    import pandas as pd
+
+    try:
+        values = given if hasattr(given, "__len__") else list(given)
+        series = pd.Series(values.to_list() if hasattr(values, "to_list") else list(values))
+    except TypeError:
+        also = "'rows', 'groups', a splitter, (train, test) pairs, " if option == "leave" else ""
+        raise OptionError(
+            f"{option} must be {also}the name of a column, or an array with {what} of each row of the data; got {given!r}"
+        ) from None
+    if len(series) != n:
+        raise DataError(f"{option} must have {what} of each of the {n} rows of the data; got {len(series)} values")
+    return series

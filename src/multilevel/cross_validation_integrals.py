@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from .quadrature import rule
 
-__all__ = ["joint_log_score", "normal_crps", "normal_joint", "normal_log_score", "row_log_scores", "sample_crps"]
+__all__ = [
+    "joint_log_score", "normal_crps", "normal_joint", "normal_log_score", "normal_rank", "row_log_scores", "sample_crps",
+    "sample_ranks",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 Density = Callable[[Array], Array]  # (..., m) linear predictors -> (..., m) log densities
@@ -57,6 +60,18 @@ def sample_crps(y: Array, draws: Array) -> Array:
     weights = 2.0 * np.arange(1, k + 1) - k - 1
     apart = 2.0 * (weights @ ordered) / (k * (k - 1))
     return np.asarray(np.abs(draws - y).mean(axis=0) - apart / 2)
+
+
+def normal_rank(y: Array, mean: Array, sd: Array) -> Array:
+    """(n,) probabilities of less than what was observed under normal predictions."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr((y - mean) / sd))
+
+
+def sample_ranks(y: Array, draws: Array) -> tuple[Array, Array]:
+    """(m,) shares of (draws, m) predictive draws below what was observed, and not above it."""
+    return (draws < y).mean(axis=0), (draws <= y).mean(axis=0)
 
 
 # -- densities over a normal linear predictor -------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class CrossValidation:
     def _rows(self) -> dict[str, dict[str, Array]]:
         """Model -> column -> (n,) values, NaN where a row was not scored."""
         n = len(self.folds.rows)
-        names = ("observed", "prediction", "log_score", "crps")
+        names = ("observed", "prediction", "log_score", "crps", "below", "through")
         out = {model: {name: np.full(n, np.nan) for name in names} for model in self.names}
         for one in self.results:
             if one.scores is not None:
@@ -211,7 +211,15 @@ class CrossValidation:
         return sign * (mine - theirs), self._mean(each - their_each, both)[1], int(both.sum())
 
     def by_row(self) -> Any:
-        """Every row and model: model, row (position in the data), fold, group, observed, prediction, log_score, crps."""
+        """Every row and model.
+
+        Returns
+        -------
+        frame
+            model, row (position in the data), fold, group, observed, prediction, log_score, crps, pit: the predictive
+            probability of less than what was observed, and half of that of exactly so; even between 0 and 1 where
+            predictive distributions are right.
+        """
         f = self.folds
         held = np.flatnonzero(f.fold >= 0)
         parts: dict[str, list[Any]] = {"model": [], "row": [], "fold": []}
@@ -223,6 +231,8 @@ class CrossValidation:
                 parts.setdefault("group", []).extend(f.units[i] for i in f.unit[held])
             for name in ("observed", "prediction", "log_score", "crps"):
                 parts.setdefault(name, []).extend(self._rows[model][name][held].tolist())
+            pit = (self._rows[model]["below"] + self._rows[model]["through"]) / 2
+            parts.setdefault("pit", []).extend(pit[held].tolist())
         return self._frame(parts)
 
     def by_group(self) -> Any:
@@ -268,6 +278,39 @@ class CrossValidation:
     def _frame(self, columns: dict[str, list[Any]]) -> Any:
         return like(self.model.design.kind, {name: _array(values) for name, values in columns.items()})
 
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def plot(self, kind: str = "differences", *, score: str | None = None, group: str | None = None, ax: Any = None) -> Any:
+        """Draw what was found.
+
+        Parameters
+        ----------
+        kind : "differences", "folds", "groups" or "calibration"
+            Scores of the models with their standard errors, and differences to the best with those of paired differences;
+            the score of each fold; the log score of each group under each model, and what the first gains on the others
+            against the number of rows; how often observed values fell into each part of their predictive distribution
+            (Czado, Gneiting & Held 2009, Biometrics 65, 1254), which is flat where these are right.
+        score : str, optional
+            Of "differences" and "folds": "rmse", "mae", "log_score", "crps", "joint_log_score"; default the joint log score
+            of what was left out together (of folds the log score), else the log score.
+        group : str, optional
+            Of "groups", where rows were left out: the grouping factor of the first model; default the outermost.
+        ax : Axes or array of Axes, optional
+            As many as there are panels: two; one; two; one for each model with scores.
+
+        Returns
+        -------
+        Axes or array of Axes
+
+        Raises
+        ------
+        OptionError
+            For another kind or score, and models without any group.
+        """
+        from .cross_validation_plots import draw
+
+        return draw(self, kind, score, group, ax)
+
     # -- in words -------------------------------------------------------------------------------------------------------
 
     @property
@@ -292,6 +335,9 @@ class CrossValidation:
             edge = sum(one.singular for one in own)
             if edge:
                 out.append(f"{model!r} has a variance of zero in {edge} of {len(own)} folds, which is no error.")
+        never = int((self.folds.fold < 0).sum())
+        if never and self.folds.train is not None:
+            out.append(f"{never} of the {len(self.folds.fold)} rows are in no test set, so that they have no score.")
         serial = self.model.residual is not None and self.model.residual.serial is not None
         if serial and not self.folds.units:
             out.append("Correlation of a left-out row with its neighbours' residuals is not used in predicting it.")
@@ -315,9 +361,9 @@ class CrossValidation:
         f = self.folds
         held = int((f.fold >= 0).sum())
         what = {"rows": f"{held} rows left out", "folds": f"{held} rows left out by the labels given"}.get(
-            f.what, f"{len(f.units)} groups of {f.what} left out"
+            f.what, f"{len(f.units)} groups{f' of {f.what}' if f.what != 'groups' else ''} left out"
         )
-        return [f"Cross-validation: {what}, in {f.count} folds; {len(f.rows)} rows in all"]
+        return [f"Cross-validation: {what}, in {f.count} fold{'s' * (f.count != 1)}; {len(f.rows)} rows in all"]
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the printed table: scores with their standard errors in brackets."""
