@@ -1,7 +1,7 @@
 """README.md and docs/ say what is so: Python blocks run and print what stands there, calls in tables work, links hold.
 
 A ``python`` block may be followed by a ``text`` block: then that is what it prints. Numbers are compared to 1 %, words
-exactly. ``python tests/test_readme.py`` rewrites those ``text`` blocks.
+exactly. ``python tests/test_readme.py [docs/page.md ...]`` rewrites those ``text`` blocks, of all pages or of those named.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```python\n(?P<code>.*?)```(?:\n\n?```text\n(?P<output>.*?)```)?", re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NEEDS = re.compile(r"<!-- needs (\w+) -->")  # a package without which the blocks of a page cannot run
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def place(page: Path) -> str:
+    """Where a page is, which names its tests."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def run(code: str, scope: dict[str, Any]) -> str:
@@ -62,10 +69,12 @@ def table_calls(text: str) -> list[str]:
     return calls
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=place)
 def test_python_blocks_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
+    for package in NEEDS.findall(page.read_text(encoding="utf-8")):
+        pytest.importorskip(package)
     scope: dict[str, Any] = {}
     for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
         found = run(block["code"], scope)
@@ -73,7 +82,7 @@ def test_python_blocks_print_what_the_page_says(page: Path, tmp_path: Path, monk
             assert same_output(found, block["output"]), f"{page.name}: after\n{block['code']}\nprinted\n{found}"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name.startswith("coming-from")], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name.startswith("coming-from")], ids=place)
 def test_every_call_of_a_table_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
@@ -90,7 +99,7 @@ def test_every_call_of_a_table_runs(page: Path, tmp_path: Path, monkeypatch: pyt
             pytest.fail(f"{page.name}: `{call}` raises {type(error).__name__}: {error}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=place)
 def test_links_lead_to_files(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
@@ -129,7 +138,9 @@ if __name__ == "__main__":
     import matplotlib
 
     matplotlib.use("Agg")
+    chosen = [Path(name).resolve() for name in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for one in PAGES:
-            rewrite(one)
+        for one in chosen or PAGES:
+            if all(find_spec(package) for package in NEEDS.findall(one.read_text(encoding="utf-8"))):
+                rewrite(one)

@@ -65,6 +65,9 @@ _HOMES = {
     "vif": "inflation",
     "random_slope_check": "slope_check",
     "describe": "description",
+    "report": "report_file",
+    "pooling": "pooling_call",
+    "panel": "panel_models",
 }
 _MODULES = ("encode",)  # read as multilevel.encode.PartialPoolingEncoder
 _OF_SKLEARN = ("TaxonomyClassifier", "PartialPoolingEncoder", "MultilevelRegressor", "MultilevelClassifier", "encode")
@@ -99,6 +102,8 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .model import glmer as glmer
     from .model import lmer as lmer
+    from .panel_models import panel as panel
+    from .pooling_call import pooling as pooling
     from .posterior import Posterior as Posterior
     from .priors import LKJ as LKJ
     from .priors import Cauchy as Cauchy
@@ -117,6 +122,7 @@ if TYPE_CHECKING:
     from .priors import Uniform as Uniform
     from .relatives import KnownCovariance as KnownCovariance
     from .relatives import pedigree as pedigree
+    from .report_file import report as report
     from .screening import icc as icc
     from .slope_check import random_slope_check as random_slope_check
     from .storage import read as read

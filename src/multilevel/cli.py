@@ -1,4 +1,5 @@
-"""Command line: `multilevel fit`, `predict`, `update`, `profile`, `check`, `summary`, `classify`, `data`.
+"""Command line: `multilevel fit`, `predict`, `update`, `profile`, `check`, `report`, `summary`, `compare`,
+`cross-validate`, `describe`, `icc`, `vif`, `pooling`, `classify`, `data`.
 
 Exit status 0 is success; 2 a mistake of the user, told in one line on standard error; 1 a bug; 130 an interrupt.
 Everything heavy is imported where it is used, so that `multilevel --help` is immediate.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, cli_bayes, cli_classify, cli_verbs
+from . import __version__, cli_bayes, cli_classify, cli_compare, cli_screening, cli_verbs
 from .cli_files import check_outputs, load_table, read_model, text_columns
 from .errors import FormulaError, MultilevelError, MultilevelWarning, OptionError, nearest
 
@@ -30,8 +31,12 @@ EXAMPLES = """examples:
   multilevel fit "math ~ homework + (homework | schid)" math10 --bayes --prior "sd(schid)=HalfNormal(5)" --save draws.mlv
   multilevel update model.mlv ". ~ . + I(homework^2)" --data math10 --ml
   multilevel profile model.mlv --plots plots
+  multilevel report model.mlv report.html --question "Does homework pay?" --author "A. Reader"
   multilevel predict model.mlv new.csv --interval prediction --out predicted.csv
   multilevel classify train titles.csv --text title --levels cat1,cat2 --out model.zip
+  multilevel compare "math ~ homework + (1 | schid)" "math ~ homework + (homework | schid)" math10
+  multilevel cross-validate "math ~ homework + (homework | schid)" math10 --baselines --plots plots
+  multilevel describe pastes --groups batch,sample
   multilevel data sleepstudy --out sleepstudy.csv
 """
 
@@ -65,11 +70,25 @@ IN_OPTIONS = (
     ("interval='confidence'", "--interval confidence"),
     ("groups=None", "--groups none"),
     ("raise max_iter", "raise --max-iter"),
+    ("Or give an array with the fold of each row", "Or name a column with --labels"),
+    ("leave='groups'", "--leave groups"),
+    ("leave='school'", "--leave school"),
+    ("leave=", "--leave "),
+    ("n_jobs must", "--jobs must"),
+    ("folds must", "--folds must"),
+    ("folds is ", "--folds is "),
+    ("leave has no fold", "--labels has no fold"),
+    ("leave puts all rows", "--labels puts all rows"),
+    ("leave baselines out", "leave --baselines out"),
+    ("simulate= is of", "--simulate is of"),
+    ("see by_fold()", "see by_fold() in Python"),
+    ("with group= and vary=, or the whole formula without these", "such as 'math ~ homework', with GROUP and --vary"),
     ("likelihood='nested'", "--likelihood nested"),
     ("prior='calibrated'", "--prior calibrated"),
 )
 CLASSIFY = "Classifiers over a tree of classes, in which small classes lean on their siblings."
-PRINTS_ADVICE = ("fit", "update", "profile", "check", "summary")  # commands whose output is no data
+# commands whose output is no data
+PRINTS_ADVICE = ("fit", "update", "profile", "check", "summary", "compare", "cross-validate", "pooling")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,9 +211,13 @@ def _parser() -> _Parser:
     cli_verbs.check_arguments(
         add("check", help="check a saved model's assumptions", description="Check the assumptions of a saved model.")
     )
+    cli_verbs.report_arguments(
+        add("report", help="write a page on a saved model", description="Write one HTML page on a saved model.")
+    )
     summary = add("summary", help="print a saved model", description="Print a saved model.")
     summary.add_argument("model", metavar="MODEL.mlv", help="written by multilevel fit --save")
     summary.set_defaults(run=_summary)
+    _comparing(add)
     cli_classify.classify_arguments(
         add("classify", help="sort texts into a tree of classes: train, predict", description=CLASSIFY)
     )
@@ -205,6 +228,19 @@ def _parser() -> _Parser:
     )
     data.set_defaults(run=_data)
     return parser
+
+
+def _comparing(add: Any) -> None:
+    """Commands on several models, and on data before any model."""
+    for name, arguments, text in (
+        ("compare", cli_compare.compare_arguments, "Compare models of the same data."),
+        ("cross-validate", cli_compare.cross_validate_arguments, "Score models on rows or groups they were fitted without."),
+        ("pooling", cli_screening.pooling_arguments, "Complete, no and partial pooling side by side."),
+        ("describe", cli_screening.describe_arguments, "Describe grouped data before anything is modelled."),
+        ("icc", cli_screening.icc_arguments, "Intraclass correlation of a column, and its design effect."),
+        ("vif", cli_screening.vif_arguments, "Variance inflation of each predictor."),
+    ):
+        arguments(add(name, help=text[0].lower() + text[1:-1], description=text))
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:

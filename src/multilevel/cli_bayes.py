@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .cli_files import records, write_json, write_plots
+from .cli_files import records, write_json, write_plots, write_report
 from .errors import OptionError, nearest
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def finish(model: Model, args: argparse.Namespace) -> list[str]:
         wrote.append(args.json)
     if args.plots:
         wrote += write_plots(posterior, args.plots, PLOTS)
+    if args.report:
+        wrote.append(write_report(posterior, args.report))
     return [summary, *(["", f"Wrote {', '.join(wrote)}"] if wrote else [])]
 
 

@@ -158,6 +158,14 @@ def write_plots(fit: Fit | Posterior, directory: str, names: Sequence[str] = PLO
     return wrote
 
 
+def write_report(model: Fit | Posterior, path: str, **options: Any) -> str:
+    """Write the page on a model, and say where; no window is to be opened."""
+    from .report_file import report
+
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    return report(model, path, **options)
+
+
 # -- JSON ------------------------------------------------------------------------------------------
 
 

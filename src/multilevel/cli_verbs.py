@@ -1,4 +1,5 @@
-"""Command line: options that models share, and the commands on a saved model (`update`, `profile`, `check`)."""
+"""Command line: options that models share, and the commands on a saved model (`update`, `profile`, `check`,
+`report`)."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from .cli_files import (
     write_json,
     write_picture,
     write_plots,
+    write_report,
 )
 from .errors import ColumnError, OptionError, listing, nearest
 
@@ -87,6 +89,7 @@ def output_options(parser: argparse.ArgumentParser, posterior: Sequence[str] = (
     add("--ddf", choices=DDF, default=DDF[0], help="degrees of freedom of the tests (default: satterthwaite)")
     add("--plots", metavar="DIR", help=f"write pictures there: {', '.join(PLOTS)}{of_posterior}")
     add("--json", metavar="FILE", help="write the estimates there as JSON")
+    add("--report", metavar="FILE", help="write a page on the model there, as HTML: estimates, groups, checks, cautions")
     add("--save", metavar="FILE", help="write the model there, for multilevel predict and ml.read()")
     add("--with-data", action="store_true", help="keep the rows in the saved model, for check, update and residuals")
     add("--threads", metavar="N", type=int, help="processors to use; the answer does not depend on it")
@@ -129,6 +132,19 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=check)
 
 
+def report_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _model_argument(parser, " --with-data (without the rows the page lacks the checks)")
+    add("out", metavar="OUT.html", help="the page to write")
+    add("--title", metavar="TEXT", help="heading of the page (default: made from the formula)")
+    add("--question", metavar="TEXT", help="what the model is to answer (default: made from the formula)")
+    add("--author", metavar="NAME", help="who made it")
+    add("--level", metavar="P", type=float, default=0.95, help="coverage of the intervals (default: 0.95)")
+    add("--unit", metavar="COLUMN=UNIT", action="append", default=[], help="for the sentences (repeatable): Days=day")
+    add("--no-pictures", action="store_true", help="leave the pictures out")
+    parser.set_defaults(run=report)
+
+
 def _model_argument(parser: argparse.ArgumentParser, how: str = "") -> None:
     parser.add_argument("model", metavar="MODEL.mlv", help=f"written by multilevel fit --save{how}")
 
@@ -138,7 +154,8 @@ def check_output_options(args: argparse.Namespace, *inputs: str) -> None:
     save = getattr(args, "save", None)
     if getattr(args, "with_data", False) and not save:
         raise OptionError("--with-data belongs to --save FILE")
-    check_outputs([path for path in (save, args.json) if path is not None], *inputs)
+    wanted = (save, getattr(args, "json", None), getattr(args, "report", None))
+    check_outputs([path for path in wanted if path is not None], *inputs)
     check_plots(args.plots)
 
 
@@ -167,6 +184,8 @@ def finish(fit: Fit, args: argparse.Namespace) -> list[str]:
         wrote.append(args.json)
     if args.plots:
         wrote += write_plots(fit, args.plots)
+    if args.report:
+        wrote.append(write_report(fit, args.report))
     return [summary, *_wrote(wrote)]
 
 
@@ -240,6 +259,22 @@ def check(args: argparse.Namespace) -> list[str]:
     if args.plots:
         wrote += write_plots(fit, args.plots, ("check",))
     return [f"Formula: {fit.formula}", "", str(made), *_wrote(wrote)]
+
+
+def report(args: argparse.Namespace) -> list[str]:
+    from .inference import check_level
+
+    check_outputs([args.out], args.model)
+    check_level(args.level)
+    units = {}
+    for text in args.unit:
+        name, sign, unit = text.rpartition("=")
+        if not sign or not name.strip() or not unit.strip():
+            raise OptionError(f"--unit {text!r} cannot be read; write COLUMN=UNIT, for example --unit Days=day")
+        units[name.strip()] = unit.strip()
+    chosen = {name: getattr(args, name) for name in ("title", "question", "author", "level")}
+    path = write_report(read_model(args.model), args.out, **chosen, units=units, pictures=not args.no_pictures)
+    return [f"Wrote {path}"]
 
 
 def _intervals(table: list[dict[str, Any]]) -> list[str]:

@@ -20,6 +20,7 @@ from .screening import group_texts
 __all__ = ["Description", "describe"]
 
 FEW = 5  # levels
+GRADES = 5  # values: the rarer ones of so few, such as codes and ratings, are no outliers
 WIDTH = 100
 SHOWN = 12  # rows of a printed table
 
@@ -48,7 +49,7 @@ class Description:
         A row for each numeric column and factor: column, group, n, mean, sd, within, between (variances, by analysis of
         variance), icc (between / (within + between)).
     outliers : frame
-        Rows more than 3 sds from the mean of their level, of numeric columns with three values or more: column, group,
+        Rows more than 3 sds from the mean of their level, of numeric columns with six values or more: column, group,
         level (as text), row (position, from 0), value, z, sd_of ("own" in levels of 11 rows or more; "pooled" over all levels
         in smaller ones, which cannot have an outlier by their own sd).
     random : str
@@ -122,7 +123,7 @@ def describe(data: Any, groups: str | Iterable[str], columns: Iterable[str] | No
     values = {name: numbers(one, name) for name, one in series.items() if column_kind(one, name) in ("number", "bool")}
     pairs, sizes = tables.relations(factors), tables.sizes_of(factors)
     facts = tables.columns_of(series, factors)
-    graded = [fact["column"] for fact in facts if fact["distinct"] > 2]  # the rarer of two values is no outlier
+    graded = [fact["column"] for fact in facts if fact["distinct"] > GRADES]
     outliers = tables.outliers_of({name: y for name, y in values.items() if name in graded}, factors)
     variances = tables.variances_of(values, factors)
     incomplete = _incomplete(series, factors)
@@ -225,7 +226,9 @@ def _sizes(sizes: list[dict[str, Any]], n: int) -> list[str]:
         range_ = f"{one['min']:,} to {one['max']:,} rows each, median {one['median']:g}"
         count = f"{one['levels']:,} level{'s' * (one['levels'] != 1)}"
         out.append(f"{name} has {count} of {one['min']:,} rows each." if even else f"{name} has {count} of {range_}.")
-        if one["levels"] < FEW:
+        if one["levels"] == 1:
+            out.append(f"A single level of {name} has none to be compared with; leave it out of a model.")
+        elif one["levels"] < FEW:
             out.append(f"So few levels of {name} say little of a variance; enter it as a fixed effect.")
         if one["single_row"]:
             lone = f"{one['single_row']:,} level{'s' * (one['single_row'] != 1)} of {name} with a single row"
@@ -240,10 +243,12 @@ def _holes(facts: list[dict[str, Any]], incomplete: int, n: int) -> list[str]:
     worst = sorted((one for one in facts if one["missing"]), key=lambda one: -one["missing"])
     if not incomplete:
         return ["No value is missing."]
+    empty = [one["column"] for one in worst if one["missing"] == n]
     shown = ", ".join(f"{one['column']} {one['missing_share']:.1%}" for one in worst[:3])
     more = f" and {len(worst) - 3} more columns" if len(worst) > 3 else ""
     text = f"{incomplete:,} of {n:,} rows miss a value somewhere"
-    return [f"{text}{f' ({shown}{more})' if shown else ''}; a model leaves out those that miss one of its own columns."]
+    out = [f"{text}{f' ({shown}{more})' if shown else ''}; a model leaves out those that miss one of its own columns."]
+    return [*out, *([f"Missing in every row, so that no model can use them: {', '.join(empty)}."] if empty else [])]
 
 
 def _infinite(values: dict[str, Any]) -> list[str]:

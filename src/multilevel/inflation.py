@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from . import design as designs
 from . import formula as formulas
-from .errors import MultilevelWarning, OptionError, users_level
+from .errors import MissingRowsWarning, MultilevelWarning, OptionError, users_level
 from .formula import quoted
 from .frame import Table, like
 from .plan import make_plan
+from .screening import said
 from .side_terms import matrices, terms_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def vif(source: Any, data: Any = None) -> Any:
     ------
     OptionError
         Without any term but the intercept, for a formula without data, or data where a model has its own.
+
+    Warns
+    -----
+    MissingRowsWarning
+        Where a formula or columns miss values: the factors are of complete rows.
 
     Notes
     -----
@@ -112,9 +118,11 @@ def _no_data(data: Any) -> None:
 def _from_formula(source: Any, data: Any) -> tuple[Unfitted, str]:
     """Design of the fixed side alone on the rows that the whole formula can use, and the kind of the data."""
     if not isinstance(source, str):
-        names = list(source) if isinstance(source, Iterable) else []
+        given = hasattr(source, "columns") or isinstance(source, Mapping)
+        names = list(source) if isinstance(source, Iterable) and not given else []
         if not names or not all(isinstance(one, str) for one in names):
-            raise OptionError(f"vif() takes a formula, a list of columns, a Model or a fit; got {source!r}")
+            data_last = "; data come second: vif('math ~ ses + homework', data)" if given else ""
+            raise OptionError(f"vif() takes a formula, a list of columns, a Model or a fit; got {said(source)}{data_last}")
         source = "~ " + " + ".join(quoted(one) for one in names)
     if data is None:
         raise OptionError(f"the formula {source!r} needs data: vif({source!r}, data)")
@@ -133,7 +141,10 @@ def _from_formula(source: Any, data: Any) -> tuple[Unfitted, str]:
     columns: dict[str, Any] = dict(table.load(also, also))
     columns[stand_in] = np.arange(table.n, dtype=np.float64)  # whatever the response is, it does not matter here
     alone = replace(parsed, response=stand_in, fixed=plan.fixed, bars=(), offsets=())
-    return Unfitted(designs.build(alone, columns, also=also), _Rows(columns)), table.kind
+    design = designs.build(alone, columns, also=also)
+    if design.missing:
+        warnings.warn(next(m for m in design.messages if "row" in m), MissingRowsWarning, stacklevel=users_level())
+    return Unfitted(design, _Rows(columns)), table.kind
 
 
 def _of_matrix(rows: Unfitted, centred: bool) -> dict[str, Array]:

@@ -214,7 +214,7 @@ def arrows(ax: Axes, found: Shrinkage, index: list[int], keep: Index) -> None:
     cross: dict[str, Any] = {"marker": "X", "markersize": 11, "markeredgecolor": "white", "linestyle": "none"}
     ax.plot(*centre, color=COLOURS["pooled"], label="population", zorder=5, **cross)
     ax.set(xlabel=found.names[index[0]], ylabel=found.names[index[1]])
-    ax.legend(fontsize=8)
+    legend_below(ax)
 
 
 def stems(ax: Axes, found: Shrinkage, index: int, keep: Index) -> None:
@@ -228,7 +228,19 @@ def stems(ax: Axes, found: Shrinkage, index: int, keep: Index) -> None:
     _mark(ax, partial, at, "partial", few)
     label_levels(ax, found.group, [found.levels[j] for j in keep])
     ax.set_xlabel(found.names[index])
-    ax.legend(fontsize=8)
+    legend_below(ax)
+
+
+def legend_below(ax: Axes) -> None:
+    """A legend under the axis' label, where it hides no group."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    # in points below the axes: a share of their height would meet the label where they are low
+    under = ax.transAxes + ScaledTranslation(0, -33 / 72, figure.dpi_scale_trans)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": under}
+    ax.legend(fontsize=8, frameon=False, ncols=3, borderaxespad=0, **place)
 
 
 def _mark(ax: Axes, x: Array, y: NDArray[Any], name: str, large: bool = True) -> None:

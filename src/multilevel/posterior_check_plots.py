@@ -119,7 +119,9 @@ class CheckPlots:
             out.set_xlabel(f"{out.get_xlabel()} ({posterior.model.distribution.link} scale)")
         handles, labels = out.get_legend_handles_labels()
         names = [label.replace("this model", "posterior mean") for label in labels]
-        out.legend(handles, names, fontsize=8)
+        for handle, name in zip(handles, names, strict=True):
+            handle.set_label(name)
+        plot_panels.legend_below(out)
         return out
 
 

@@ -220,14 +220,25 @@ def summary_blocks(posterior: Posterior, level: float = 0.95) -> list[Block]:
     fixed = {e.name for e in posterior.entries if type(e.prior).__name__ == "Fixed"}
     counts = {t.group: len(t.levels) for t in posterior.design.terms}
     sizes = "; ".join(f"{clean(g)}, {n}" for g, n in counts.items())
-    observed = f"Number of obs: {posterior.nobs}" + (f", groups:  {sizes}" if sizes else "")
+    observed = [f"Number of obs: {posterior.nobs}" + (f", groups:  {sizes}" if sizes else ""), *_scales(posterior)]
     labels = [f"{c.name}{' (fixed)' if c.name in fixed else ''}" for c in kept.coordinates]
-    out.append(_table("Standard deviations and correlations:", labels, table, level, (observed,)))
+    out.append(_table("Standard deviations and correlations:", labels, table, level, tuple(observed)))
     if posterior.design.names:
         names = [effect_name(n) for n in posterior.design.names]
         out.append(_table("Coefficients:", names, fixef(posterior, level), level, ()))
     out.append(Block("", notes=(posterior.trust[1], *posterior.design.messages)))
     return out
+
+
+def _scales(posterior: Posterior) -> list[str]:
+    """On which scale the coefficients of dispersion and of extra zeros stand, if there are any."""
+    family = posterior.model.distribution
+    names = [c.name for c in posterior.draws_kept.coordinates if c.kind == "further" and c.name.endswith("]")]
+    if family is None or family.name == "ordinal" or not names:
+        return []
+    scales = {str(family.dispersion): "log", "zi": "logit", "df": "log of df - 1", "power": "scaled logit of the power"}
+    present = dict.fromkeys(name.split("[")[0] for name in names)
+    return ["Scales: " + ", ".join(f"{name}[...] {scales[name]}" for name in present if name in scales)]
 
 
 def _table(title: str, labels: list[str], table: dict[str, Any], level: float, notes: tuple[str, ...]) -> Block:

@@ -383,6 +383,7 @@ class Fixed(Prior):
         object.__setattr__(self, "value", float(value) if value.ndim == 0 else value)
 
     def draw(self, rng: np.random.Generator, n: int) -> Array:
+        """(n,) times the value."""
         return np.full(n, self.value)
 
     def text(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, MultilevelError, OptionError, SingularFitWarning
+from .errors import DataError, MultilevelError, MultilevelWarning, OptionError, SingularFitWarning, users_level
 from .formula import quoted
 from .frame import Table, like
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from .design import Term
     from .fit import Fit
 
-__all__ = ["exact_interval", "icc"]
+__all__ = ["exact_interval", "group_texts", "icc", "said"]
 
 Array = NDArray[np.float64]
+ZERO_ONE = (
+    "{!r} is 0 or 1: the ICC is that of a linear model of probabilities, and its interval holds about, not exactly; "
+    "family='binomial' has the ICC on the scale of the link"
+)
 NO_SPREAD = 1e-12  # share of the variance within groups that is none
 
 
@@ -73,6 +77,11 @@ def icc(
     DataError
         For one level only, or as many levels as rows.
 
+    Warns
+    -----
+    MultilevelWarning
+        For a y of zeros and ones in the Gaussian family, whose interval is not exact.
+
     Notes
     -----
     Wald (1940), Ann. Math. Stat. 11, 96; Searle, Casella & McCulloch (1992), Variance Components, section 3.8.
@@ -88,8 +97,10 @@ def icc(
 
     check_level(level)
     if not isinstance(y, str):
-        raise OptionError(f"y is the name of a column, such as 'math'; got {y!r}")
+        raise OptionError(f"y is the name of a column, such as 'math': icc('math', 'school', data); got {said(y)}")
     fit = _null_fit(y, group, data, family)
+    if fit is not None and not fit.generalised and set(np.unique(fit.design.y)) <= {0.0, 1.0}:
+        warnings.warn(ZERO_ONE.format(y), MultilevelWarning, stacklevel=users_level())
     if fit is None:
         return _all_between(y, group, data, level)
     names = list(dict.fromkeys(t.group for t in fit.design.terms))
@@ -168,10 +179,15 @@ def group_texts(group: Any) -> list[str]:
     """Names of grouping factors as a list."""
     names = [group] if isinstance(group, str) else list(group) if isinstance(group, Iterable) else []
     if not names or not all(isinstance(one, str) and one.strip() for one in names):
-        raise OptionError(f"groups are named, such as 'school' or ['school', 'class']; got {group!r}")
+        raise OptionError(f"groups are named, such as 'school' or ['school', 'class']; got {said(group)}")
     if len(set(names)) < len(names):
         raise OptionError(f"a grouping factor is named twice: {', '.join(names)}")
     return names
+
+
+def said(given: Any) -> str:
+    """What was given, for a message: data by their kind, anything else as it is."""
+    return f"a {type(given).__name__}" if hasattr(given, "shape") or hasattr(given, "columns") else repr(given)
 
 
 def _explain(names: list[str], table: Table) -> None:

@@ -183,6 +183,8 @@ def random_slope_check(
     from .model import check_flag
 
     check_flag("reml", reml)
+    if slope is not None and not isinstance(slope, str):
+        raise OptionError(f"slope is the name of one term, such as 'homework'; got {slope!r}")
     given, base = _model_of(model)
     rows = cast("Fit", Unfitted(base.design, base))
     group = _group(base.design, group)
@@ -211,7 +213,8 @@ def _model_of(source: Any) -> tuple[Fit | None, Model]:
     given = source if isinstance(source, Fit) else None
     base = source if isinstance(source, Model) else getattr(source, "model", None)
     if not isinstance(base, Model):
-        raise OptionError(f"random_slope_check() takes a Model or a fit, not {type(source).__name__}")
+        how = "; make one of a formula and data: Model(formula, data)" if isinstance(source, str) else ""
+        raise OptionError(f"random_slope_check() takes a Model or a fit, not {type(source).__name__}{how}")
     if base.data is None or (given is None and not hasattr(base, "_options")):
         raise DataError(
             "this model was read from a file without what fitting another needs; save fits with save(path, data=True), or "

@@ -27,11 +27,12 @@ def draw(check: SlopeCheck, own: Mapping[str, Any], columns: Sequence[str], ax: 
     plt = _pyplot()
     lines = ax is None or np.size(ax) == 2
     lines = lines and _drawable(check, columns)
-    count = len(columns) + lines
+    panels = len(columns) + lines
     levels = len(own["level"]) // len(columns)
-    shown = max(int(np.isfinite(own["own"][i * levels : (i + 1) * levels]).sum()) for i in range(len(columns)))
+    known = [int(np.isfinite(own["own"][i * levels : (i + 1) * levels]).sum()) for i in range(len(columns))]
+    shown = max(count or levels for count in known)
     tall = 5.0 if shown > MAX_LABELS else min(max(0.19 * shown + 1.9, 4.0), 8.5)
-    axes, made = _panels(plt, ax, count, count, (4.6 * count, tall))
+    axes, made = _panels(plt, ax, panels, panels, (4.6 * panels, tall))
     if lines:
         _lines_panel(axes[0], check)
     for i, name in enumerate(columns):
@@ -39,7 +40,7 @@ def draw(check: SlopeCheck, own: Mapping[str, Any], columns: Sequence[str], ax: 
         part = {key: np.asarray(value)[rows] for key, value in own.items()}
         _slopes_panel(axes[i + lines], check, name, part, named=not lines and not i)
     if made:
-        _figure(axes).suptitle(wrap(check.sentence, 48 * count), **{**NOTE, "fontsize": 9})
+        _figure(axes).suptitle(wrap(check.sentence, 48 * panels), **{**NOTE, "fontsize": 9})
     return _squeeze(axes)
 
 
@@ -81,10 +82,11 @@ def _limits(found: Lines) -> tuple[float, float]:
 
 
 def _slopes_panel(ax: Axes, check: SlopeCheck, name: str, own: Mapping[str, Any], named: bool) -> None:
-    """Own slopes with intervals and partially pooled ones, sorted by the first."""
+    """Own slopes with intervals and partially pooled ones, sorted by the first; the latter alone where none is known."""
     known = np.flatnonzero(np.isfinite(own["own"]))
-    keep = known[fewer(len(known), MAX_POINTS)]
-    keep = keep[np.argsort(own["own"][keep], kind="stable")]
+    shown, by = (known, "own") if len(known) else (np.arange(len(own["own"])), "partial")
+    keep = shown[fewer(len(shown), MAX_POINTS)]
+    keep = keep[np.argsort(own[by][keep], kind="stable")]
     at = np.arange(len(keep))
     half = np.nan_to_num(1.96 * own["std_error"][keep])
     few = len(keep) <= MAX_LABELS
@@ -93,14 +95,18 @@ def _slopes_panel(ax: Axes, check: SlopeCheck, name: str, own: Mapping[str, Any]
     ax.hlines(at, centre - half, centre + half, color=COLOURS["faint"], linewidth=1.3 if few else 0.7, zorder=2)
     for key, values in (("unpooled", centre), ("partial", own["partial"][keep])):
         look = {**MARKS[key], **({} if few else {"markersize": 2.5, "markeredgewidth": 0.8})}
-        ax.plot(values, at, linestyle="none", color=COLOURS[key], label=LEGEND[key], zorder=LINES[key]["zorder"], **look)
+        label = LEGEND[key] if np.isfinite(values).any() else None
+        ax.plot(values, at, linestyle="none", color=COLOURS[key], label=label, zorder=LINES[key]["zorder"], **look)
     label_levels(ax, check.group, [own["level"][j] for j in keep])
     lost = len(own["own"]) - len(known)
     without = f" ({lost:,} of {len(own['own']):,} levels without own slope)" if lost else ""
-    ax.set_title(f"95% intervals{without}", fontsize=10)
+    title = f"95% intervals{without}" if len(known) else "no level's rows give a slope of its own"
+    ax.set_title(title, fontsize=10)
     what = f"slope of {name}" if name == check.slope else name
     ax.set_xlabel(f"{what} (dashed: mean of groups)")
-    low, high = np.percentile(np.concatenate([centre - half, centre + half]), [1, 99]) if len(keep) else (0.0, 1.0)
+    ends = np.concatenate([centre - half, centre + half]) if len(known) else own["partial"][keep]
+    low, high = np.percentile(ends, [1, 99]) if len(keep) else (0.0, 1.0)
+    low, high = min(low, float(own["population"][0])), max(high, float(own["population"][0]))
     margin = 0.1 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
     if named:  # the panel of lines has the same

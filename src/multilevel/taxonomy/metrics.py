@@ -328,7 +328,7 @@ def scores(
     -------
     data frame
         level; classes; items, whose label is known at the level; partial, those whose label ends above it and which
-        count in the columns h_ and lca_distance only, down to where they are known; accuracy, macro_f1; h_precision,
+        count in the columns ``h_`` and ``lca_distance`` only, down to where they are known; accuracy, macro_f1; h_precision,
         h_recall, h_f1 (micro) and lca_distance (mean) down to this level. With `predicted` also stopped, the predictions
         that end above the level, the root among them. With `p` also log_loss, brier, ece (bins of equal width) and
         ece_mass. NaN where no label is known.
