@@ -258,6 +258,7 @@ def test_log_likelihood_of_categories() -> None:
     np.testing.assert_allclose(log_likelihood(posterior)[0, i], np.log(steps), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_log_likelihood_of_extra_zeros() -> None:
     posterior = drawn("zeros")
     d, kept, i = posterior.design, posterior.draws_kept, 11

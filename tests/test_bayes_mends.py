@@ -37,6 +37,7 @@ def serial() -> Any:
 # -- leave-one-out ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [linear, generalised, serial])
 def test_loo_is_that_of_the_whole_log_likelihood(make: Any) -> None:
     posterior = make()

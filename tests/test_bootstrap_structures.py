@@ -100,6 +100,7 @@ def test_cases_that_lack_a_variance_fail_by_name() -> None:
         residual_of(constant, [np.arange(0, 180, 10)])
 
 
+@pytest.mark.slow
 def test_bca_leaves_groups_out_with_their_rows() -> None:
     for options in (AR1, {"variance": "power(fitted)"}):
         fit = quiet("Reaction ~ Days + (1 | Subject)", SLEEP, **options)

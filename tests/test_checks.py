@@ -271,6 +271,7 @@ def test_names_of_many_levels_stand_apart_and_the_note_above_all_stems(plt: Any)
     assert top < note.get_window_extent().y0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "formula", ["diameter ~ 1 + (1 | plate) + (1 | sample)", "diameter ~ 0 + (1 | plate)", "diameter ~ sample + (1 | plate)"]
 )

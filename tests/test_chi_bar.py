@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 import multilevel as ml
 from multilevel.chi_bar import chi_bar_weights, cone_weights
 from multilevel.nested import Step, step_between
+from multilevel.random_tests import several_p_value
 
 Array = Any
 WAYS: list[dict[str, Any]] = [{}, {"weights": "w"}]
@@ -149,3 +150,20 @@ def test_where_the_weights_are_not_known_it_is_the_bound() -> None:
     counts = [fit(text, frame, family="poisson") for text in ("k ~ x", "k ~ x + (1|g) + (1|h)")]
     assert chi_bar_weights(counts[0], counts[1], (1, 1)) is None
     assert chi_bar_weights(flat, fit("y ~ x + cs(1 + x|g)", frame), (2,)) is None
+
+
+def test_ranova_of_several_variances() -> None:
+    """As `compare` has it; and the tail of responses simulated by the smaller model."""
+    rng = np.random.default_rng(5)
+    g, f = np.repeat(np.arange(200), 12), np.tile(np.repeat(list("abc"), 4), 200)
+    frame = pd.DataFrame({"g": g, "f": f, "y": rng.normal(size=200)[g] + rng.normal(size=2400)})
+    large, small = fit("y ~ f + (f | g)", frame), fit("y ~ f + (1 | g)", frame)
+    found = large.ranova()["p_boundary"].iloc[1]
+    assert found == pytest.approx(ml.compare(small, large).frame()["p_boundary"].iloc[1], rel=1e-8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ml.MultilevelWarning)
+        drawn = small.simulate(1000, seed=1)
+        ratios = 2 * (large.refit(drawn).glance()["loglik"] - small.refit(drawn).glance()["loglik"]).to_numpy()
+    for level in (0.05, 0.1, 0.2, 0.5):
+        p = several_p_value(small, large, float(np.quantile(ratios, 1 - level)), 5)
+        assert abs(p - level) < 3 * np.sqrt(level * (1 - level) / 1000)

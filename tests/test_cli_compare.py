@@ -193,6 +193,7 @@ def test_icc(run: Run) -> None:
     found = ml.icc("math", "schid", ml.load("math10"), level=0.9)
     assert (status, err) == (0, "") and "90 %" in out and f"{found['icc'][0]:.4g}" in out
     same(told("i.json")["icc"], found)
+    mistake(run("icc", "strength", "batch", "pastes", "--refits", "-3"), "--refits must be a whole number of at least 2")
     status, out, _ = run("icc", "strength", "batch,sample", "pastes", "--refits", "40", "--seed", "3")
     several = ml.icc("strength", ["batch", "sample"], ml.load("pastes"), n=40, seed=3)
     assert status == 0 and f"{several['conf_high'][1]:.4g}" in out and "(all)" in out

@@ -47,6 +47,7 @@ EVERY = [c for c in CASES if c[1].get("link") != "sqrt"]
 CROSSED = [(r, o) for r, o in EVERY if r == "count" or o == {"family": "binomial", "link": "logit"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("response", "options", "random"),
     [(*c, "(1 | g)") for c in EVERY] + [(*c, "(x | g)") for c in EVERY[::3]] + [(*c, "(1 | g) + (1 | h)") for c in CROSSED],

@@ -244,6 +244,7 @@ def test_columns_are_those_documented() -> None:
     assert len(fit.means("Sex")) == 2 and fit.means("Sex")["Sex"].tolist() == ["Male", "Female"]
 
 
+@pytest.mark.slow
 def test_combined_and_regrouped_contrasts_agree() -> None:
     fit = fitted("angle ~ recipe * temperature + (1 | recipe:replicate)", "cake")
     grouped = fit.means("recipe", by="temperature").contrasts()

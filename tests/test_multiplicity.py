@@ -80,6 +80,7 @@ def test_step_wise_methods_by_hand() -> None:
     np.testing.assert_array_equal(holm[1], fdr[1])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=7), st.floats(2, 200), st.integers(0, 10**6))
 def test_order_of_the_methods(statistic: list[float], df: float, seed: int) -> None:

@@ -377,6 +377,7 @@ def check_optimum(s: Shape, found: Optimum, reml: bool) -> None:
         assert np.abs(slope @ root).max() < 1e-3 * scale, (s.name, s.formula, reml)
 
 
+@pytest.mark.slow
 def test_a_thousand_designs_are_certified() -> None:
     singular_ones = 0
     for seed in range(1000):

@@ -361,7 +361,7 @@ def test_periods_may_be_dates_text_or_categories() -> None:
 def test_pairs_that_come_twice_and_names_that_are_taken() -> None:
     data = rows("grunfeld")
     twice = ml.panel(INV, "firm", pd.concat([data, data.head(3)]), time="year", estimators=LIGHT)
-    assert any("Some pairs of firm and year have several rows" in text for text in twice.messages)
+    assert any("firm and year do not name a row: " in text for text in twice.messages)
     taken = data.assign(**{"mean(value)": np.cos(np.arange(200))})
     panel = ml.panel("inv ~ value + `mean(value)`", "firm", taken, estimators=("mundlak",))
     assert panel.terms == ("Intercept", "value", "mean(value)", "mean(value)_", "mean(mean(value))")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import multilevel as ml
+from multilevel.plot_panels import COLOURS, FAINT
 from multilevel.pooling_facets import lines_of, shrinkage_of
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -132,3 +133,31 @@ def test_axes_of_the_user(schools):
 def test_refusals(schools, arguments, words):
     with pytest.raises(ml.OptionError, match=words):
         schools.plot(**arguments)
+
+
+def test_lines_are_faint_beyond_the_rows_of_their_group():
+    """No pooling stops where the group's own rows do; the other two go on, faintly, so that no number is hidden."""
+    found = ml.pooling("math ~ homework", "schid", ml.load("math10"))
+    axes, math = found.plot(), ml.load("math10")
+    for ax, level in zip(axes, found.columns.levels, strict=True):
+        own = math.loc[math["schid"].astype(str) == str(level), "homework"]
+        drawn = {}
+        for line in ax.lines:
+            x, y = (np.asarray(part, dtype=float) for part in line.get_data())
+            drawn.setdefault((line.get_color(), line.get_alpha()), []).append(x[np.isfinite(y)])
+        no, partial, complete = (COLOURS[name] for name in ("unpooled", "partial", "pooled"))
+        assert (no, FAINT) not in drawn
+        for colour in (no, partial, complete):
+            inside = drawn[colour, None][0]
+            assert (inside.min(), inside.max()) == (own.min(), own.max())
+        for colour in (partial, complete):
+            faint = (colour, FAINT) in drawn
+            assert faint == (own.min() > 0 or own.max() < 7)
+            if faint:
+                outside = drawn[colour, FAINT][0]
+                assert not ((outside > own.min()) & (outside < own.max())).any()
+                assert {outside.min(), outside.max()} & {0.0, 7.0}
+    words = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
+    assert words == ["data", "complete pooling", "no pooling", "partial pooling"]
+    assert "faint: beyond the group's own rows" in axes[0].figure.legends[0].get_title().get_text()
+

@@ -236,7 +236,7 @@ def test_factors_that_vary_and_combined_groups():
 
 def test_summary_says_what_matters(schools):
     text = str(schools)
-    assert "math ~ homework + (homework | schid)" in text and "260 rows, 10 groups of schid with 20 to 67 rows" in text
+    assert "math ~ homework + (homework | schid)" in text and "260 rows, 10 groups of schid: 20 to 67 rows each" in text
     assert "Partial pooling stands close to no pooling" in text
     assert "ml.cross_validate(found.partial" in text
     assert repr(schools) == text and "<pre>" in schools._repr_html_()
@@ -284,6 +284,8 @@ def test_as_many_coefficients_as_rows():
         (("math ~ homework", "schid"), {"data": "here", "correlation": "ar1(1 | schid)"}, "does not take correlation"),
         (("math ~ homework", "schid"), {"data": "here", "famly": "poisson"}, "did you mean 'family'"),
         (("math ~ homework", "stuid:schid"), {"data": "here"}, "a level for each of the 260 rows"),
+        (("math ~ homework", "math"), {"data": "here"}, "response and the group are the same column"),
+        (("math ~ homework", "schid"), {"data": "here", "vary": 3}, "vary must be the name of a term"),
         ((3,), {}, "takes a formula, a Model or a fit"),
     ],
 )
@@ -301,7 +303,7 @@ def test_refusals_of_models(math):
         ml.pooling(ml.Model("math ~ homework", math))
     with pytest.raises(ml.OptionError, match="ordinal"):
         ml.pooling("rating ~ temp", "judge", ml.load("wine"), family="ordinal")
-    with pytest.raises(ml.DataError, match="single level"):
+    with pytest.raises(ml.DataError, match="'one' has a single one, '1'"):
         ml.pooling("math ~ homework", "one", math.assign(one=1))
     with pytest.raises(ml.OptionError, match="goes with a formula"):
         ml.pooling(ml.Model("math ~ homework + (1 | schid)", math), vary="1")

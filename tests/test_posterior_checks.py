@@ -104,6 +104,7 @@ def test_held_and_flat_parameters_have_no_prior_to_compare() -> None:
     assert posterior.check()["prior and data"].verdict == "ok"
 
 
+@pytest.mark.slow
 def test_structured_residuals_are_judged_as_far_as_they_can_be() -> None:
     data = ml.load("sleepstudy")
     posterior = sampled("Reaction ~ Days + (1 | Subject)", data, {"draws": 50}, correlation="ar1(Days | Subject)")

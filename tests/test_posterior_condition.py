@@ -113,6 +113,7 @@ def test_conditioning_twice_is_conditioning_once() -> None:
     np.testing.assert_array_equal(once.group_effects(0), posterior.condition(new).group_effects(0))
 
 
+@pytest.mark.slow
 def test_new_rows_of_another_family() -> None:
     """Against the effect's distribution on a grid, for each of some draws; groups without new rows keep their draws."""
     posterior = sampled("t ~ x + offset(w) + (1 | g)", binary(), {"draws": 1000}, family="binomial")

@@ -149,6 +149,7 @@ def test_slopes_by_hand() -> None:
     assert "Contrasts of slopes of Reaction along Days" in str(contrast)
 
 
+@pytest.mark.slow
 def test_slopes_of_linear_predictors_say_so() -> None:
     found = ticks().slopes("HEIGHT")
     beta = flat(ticks().draws_kept.beta)[:, [n.startswith("scale") for n in ticks().design.names]]

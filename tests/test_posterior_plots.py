@@ -233,6 +233,7 @@ def test_groups_of_an_ordinal_response_show_mean_categories(wine):
     assert [one.get_text() for one in axes.get_yticklabels()] == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_groups_of_counts_with_extra_zeros(salamanders):
     ax = salamanders.plot.groups(levels="VF-1")
     drawn(ax)

@@ -149,6 +149,7 @@ def test_counts_on_the_link_take_the_mean_of_the_null_model() -> None:
     np.testing.assert_allclose(link_parts(alone).residual, np.log1p(1 / mean), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_level_for_every_row_is_overdispersion() -> None:
     data = ml.load("grouseticks")
     posterior = sampled("TICKS ~ 1 + (1 | BROOD) + (1 | INDEX)", data, {"draws": 20}, family="poisson")

@@ -155,6 +155,7 @@ def compound(posterior: Any) -> tuple[Array, Array, Array]:
     return rate, (2 - power) / (power - 1), phi * (power - 1) * mu ** (power - 1)
 
 
+@pytest.mark.slow
 def test_densities_use_the_drawn_power() -> None:
     posterior = wet()
     rate, shape, scale = compound(posterior)

@@ -186,6 +186,7 @@ def dense_profile(name: str) -> tuple[Fit, Profile]:
     return fit, fit.profile()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(DENSE))
 def test_limits_are_those_of_a_dense_likelihood(name: str) -> None:
     dense = DENSE[name]
@@ -362,6 +363,7 @@ def test_a_correlation_that_vanished_has_a_profile() -> None:
     assert table.loc["sigma", "conf_low"] == pytest.approx(plain.loc["sigma", "conf_low"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("formula", "options"),
     [

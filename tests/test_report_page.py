@@ -111,6 +111,7 @@ def test_thousands_of_groups_and_hundreds_of_columns_stay_small(tmp_path) -> Non
     assert len(page.table("Fixed effects").rows) == 60 and "further coefficients stand in the table" in page.text
 
 
+@pytest.mark.slow
 def test_pictures_of_large_fits_become_small(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     model = ml.lmer("score ~ gcsescore + (1 | lea/school)", ml.load("chem97"))
@@ -253,7 +254,7 @@ def test_mistakes_of_the_command_line(run: Run, tmp_path: Path, fit) -> None:
     mistake(run("report", "a.mlv", "no/out.html"), "there is no directory 'no'")
     mistake(run("report", "a.mlv", "a.mlv"), "it is read by this command")
     mistake(run("report", "a.mlv", "out.html", "--unit", "Days"), "--unit 'Days' cannot be read", "--unit Days=day")
-    mistake(run("report", "a.mlv", "out.html", "--unit", "Day=d"), "did you mean 'Days'")
+    mistake(run("report", "a.mlv", "out.html", "--unit", "Day=d"), "--unit names 'Day'", "did you mean 'Days'")
     mistake(run("report", "a.mlv", "out.html", "--level", "95"), "level")
     mistake(run("report", "none.mlv", "out.html"), "none.mlv")
     mistake(run("fit", SLEEP, "sleepstudy", "--report", "."), "is a directory")

@@ -233,6 +233,7 @@ def test_held_ratios_are_weights() -> None:
     np.testing.assert_allclose(a.log_likelihood().mean(), b.log_likelihood().mean(), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_much_data_and_flat_priors_give_the_reml_fit() -> None:
     data = rows(150, 8, seed=8)
     flat = {"b": ml.Flat(), "Intercept": ml.Flat(), "sigma": ml.Flat(), "sd": ml.Flat(), "rho": ml.Flat(), "ratio": ml.Flat()}

@@ -90,6 +90,7 @@ def test_a_refit_finds_its_own_fitted_values() -> None:
     np.testing.assert_allclose(table.criterion, anew.criterion, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_data_changed_later_change_nothing() -> None:
     d = frame().copy()
     fit = quiet(Model("y ~ x + (1 | id)", d, correlation="ar1(t | id)", variance="ident(s)"))

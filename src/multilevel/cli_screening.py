@@ -98,6 +98,8 @@ def icc(args: argparse.Namespace) -> list[str]:
     from .screening import icc as correlation
 
     check_files(args, [args.data])
+    if args.refits < 2:
+        raise OptionError(f"--refits must be a whole number of at least 2, got {args.refits}")
     data = with_factors(load_table(args.data), args.factor)
     groups = _split(args.group)
     options = {"level": args.level, "family": args.family, "n": args.refits, "seed": args.seed}

@@ -109,10 +109,10 @@ def cross_validate(
     plan = folds_of(found[0].model, leave, folds, rng, groups)
     root = np.random.SeedSequence(rng.integers(0, 2**63))
     sources = [Source(one) for one in found]
-    tasks = [
-        Task(source, plan, fold, child, None if jobs == 1 else 1)
+    tasks = [  # the same numbers for all models of a fold, so that paired differences are sharper
+        Task(source, plan, fold, own, None if jobs == 1 else 1)
         for fold, own in enumerate(root.spawn(plan.count))
-        for source, child in zip(sources, own.spawn(len(found)), strict=True)
+        for source in sources
     ]
     return CrossValidation(tuple(one.name for one in found), plan, found[0].model, tuple(_run(tasks, jobs, progress)))
 

@@ -26,13 +26,14 @@ JOINT_DRAWS = 400  # of a posterior, for the joint density of a group under a fa
 
 def scores_of_posterior(posterior: Posterior, held: Held, rng: np.random.Generator) -> Scores:
     """Score rows that a posterior has not seen; its predictive density is the mean over draws."""
+    responses = np.random.default_rng(rng.integers(0, 2**63))  # alike in all models, as effects take unlike many numbers
     rows = rows_to_predict(posterior, held.frame, "all", held.offset, False)
     parts = list(_with_typical(posterior, rows, True, rng))
     typical = np.concatenate([one for _, one, _ in parts], axis=1)
     eta = np.concatenate([one for _, _, one in parts], axis=1)
     if posterior.model.distribution is None:
-        return _gaussian(posterior, held, rows, typical, eta, rng)
-    return _generalised(posterior, held, rows, typical, eta, rng)
+        return _gaussian(posterior, held, rows, typical, eta, responses)
+    return _generalised(posterior, held, rows, typical, eta, rng, responses)
 
 
 def _new_group_cov(posterior: Posterior, rows: linear._Rows, index: NDArray[np.intp], draws: NDArray[np.intp]) -> Array:
@@ -85,7 +86,13 @@ def _gaussian(
 
 
 def _generalised(
-    posterior: Posterior, held: Held, rows: linear._Rows, typical: Array, eta: Array, rng: np.random.Generator
+    posterior: Posterior,
+    held: Held,
+    rows: linear._Rows,
+    typical: Array,
+    eta: Array,
+    rng: np.random.Generator,
+    responses: np.random.Generator,
 ) -> Scores:
     from .posterior_response import RowParameters
     from .row_draws import further
@@ -103,10 +110,10 @@ def _generalised(
     if ordinal:
         for i in range(len(eta)):
             one = Outcome(family, held, first[i], second[i], values[i])
-            each[i], draws[i] = one.log_density(eta[i]), one.draw(eta[i : i + 1], rng)[0]
+            each[i], draws[i] = one.log_density(eta[i]), one.draw(eta[i : i + 1], responses)[0]
         prediction = np.full(m, np.nan)
     else:
-        each, draws = whole.log_density(eta), whole.draw(eta, rng)
+        each, draws = whole.log_density(eta), whole.draw(eta, responses)
         flat = [one.ravel() for one in (typical, first, second)]
         prediction = family.expected(*flat).reshape(eta.shape).mean(axis=0)
     log_score = logsumexp(each, axis=0) - np.log(len(each))

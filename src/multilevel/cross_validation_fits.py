@@ -227,6 +227,7 @@ def _generalised(
     from .generalised_rows import further
     from .generalised_uncertainty import errors, joint_vcov
 
+    draws = np.random.default_rng(rng.integers(0, 2**63))  # alike in all models, as joint scores take unlike many numbers
     first, second, _ = further(fit, held.frame, rows)
     sd = np.sqrt(np.maximum(errors(fit, rows.X, rows.terms).variance(joint_vcov(fit)), 0.0))
     everything = Outcome(fit.family, held, first, second, fit.optimum.residual)
@@ -236,7 +237,7 @@ def _generalised(
         joint[unit] = integrals.joint_log_score(everything.part(index).log_density, point[index], cov, rng)
     mean = np.full(len(point), np.nan) if fit.family.name == "ordinal" else fit._mean(point, first, second)
     log_score = integrals.row_log_scores(everything.log_density, point, sd)
-    crps, below, through = everything.by_draws(point, sd, rng)
+    crps, below, through = everything.by_draws(point, sd, draws)
     return Scores(everything.observed(), mean, log_score, crps, joint, below, through)
 
 

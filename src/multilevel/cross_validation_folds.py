@@ -128,7 +128,7 @@ def column_codes(model: Model, leave: str, option: str = "leave") -> tuple[str, 
         if term.group == name:
             return name, term.codes.astype(np.int64), np.asarray(term.levels)
     if name not in table.names:
-        known = [*dict.fromkeys(t.group for t in d.terms), *table.names]
+        known = list(dict.fromkeys([*(t.group for t in d.terms), *table.names]))
         known, array = (["rows", "groups", *known], "fold") if option == "leave" else (known, "group")
         hint = nearest(leave, known) or f"allowed are {listing(known)}."
         raise OptionError(f"{option}={leave!r} is not known; {hint} Or give an array with the {array} of each row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ __all__ = ["CrossValidation", "FoldResult"]
 
 Array = NDArray[np.float64]
 
+WIDTH = 100  # characters of a printed line
 MEASURES = ("rmse", "mae", "log_score", "crps")
 SHOWN = {
     "rmse": "RMSE", "mae": "MAE", "log_score": "log score", "crps": "CRPS", "joint_log_score": "log score per group",
 }  # fmt: skip
+FEW = 5  # differences, below which their standard error says next to nothing
 MORE_IS_BETTER = ("log_score", "joint_log_score")
 
 
@@ -329,6 +332,9 @@ class CrossValidation:
                     f"{model!r} cannot predict {lost} of the {total} rows left out: a level of theirs was not fitted, or "
                     "their coefficients were not determined."
                 )
+            blank = sum(int(one.known.sum()) for one in own) - int(self._scored(model, "log_score").sum())
+            if blank:
+                out.append(f"{model!r} predicts {blank} rows whose log score is not a number; they count in no mean.")
             bad = sum(not one.converged and not one.failure for one in own)
             if bad:
                 out.append(f"{model!r} did not converge in {bad} of {len(own)} folds; see by_fold().")
@@ -345,7 +351,8 @@ class CrossValidation:
 
     def __repr__(self) -> str:
         notes = [f"Note: {one}" for one in self.messages]
-        return "\n".join([*self._title(), "", *_text(*self._cells()), *self._verdicts(), *notes])
+        said = [textwrap.fill(one, WIDTH, break_on_hyphens=False) for one in (*self._marks(), *self._verdicts(), *notes)]
+        return "\n".join([*self._title(), "", *_text(*self._cells()), *said])
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -354,7 +361,7 @@ class CrossValidation:
         head = "".join(f"<th>{escape(one)}</th>" for one in header)
         rows = "".join("<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in body)
         above = "".join(f"<p>{escape(one)}</p>" for one in self._title())
-        below = "".join(f"<p>{escape(one)}</p>" for one in (*self._verdicts(), *self.messages))
+        below = "".join(f"<p>{escape(one)}</p>" for one in (*self._marks(), *self._verdicts(), *self.messages))
         return f"{above}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
 
     def _title(self) -> list[str]:
@@ -371,13 +378,37 @@ class CrossValidation:
         columns = self._summary()
         body = []
         for i, model in enumerate(self.names):
-            body.append([model, *(_with_error(columns[m][i], columns[f"{m}_se"][i]) for m in measures)])
-        return ["model", *(SHOWN[m] for m in measures)], body
+            name = f"{model} *" if model in self._partly else model
+            body.append([name, *(_with_error(columns[m][i], columns[f"{m}_se"][i]) for m in measures)])
+        shown = {**SHOWN, "joint_log_score": f"log score per {self._per}"}
+        return ["model", *(shown[m] for m in measures)], body
+
+    @cached_property
+    def _partly(self) -> dict[str, int]:
+        """Models with scores of some of the rows left out, and of how many."""
+        held = int((self.folds.fold >= 0).sum())
+        found = {model: int(self._scored(model, "log_score").sum()) for model in self.names}
+        return {model: n for model, n in found.items() if 0 < n < held}
+
+    def _marks(self) -> list[str]:
+        """What the mark in the table says."""
+        held = int((self.folds.fold >= 0).sum())
+        return [
+            f"* over the {n} of {held} rows that {model!r} predicts, so not to be set against lines over all rows; "
+            "what follows, and compare(), is over the rows that both predict."
+            for model, n in self._partly.items()
+        ]
+
+    @property
+    def _per(self) -> str:
+        """What verdicts count."""
+        return "row" if not self.folds.units else "fold" if self.folds.what == "folds" else "group"
 
     def _verdicts(self) -> list[str]:
         """A sentence for each other model: which predicts better, by how much."""
         measure = "joint_log_score" if self.folds.units else "log_score"
-        per = "row" if not self.folds.units else "fold" if self.folds.what == "folds" else "group"
+        per = self._per
+        most = len(self.folds.units) or int((self.folds.fold >= 0).sum())
         out = []
         for other in self.names[1:]:
             gain, error, n = self._advantage(self.names[0], other, measure)
@@ -386,8 +417,11 @@ class CrossValidation:
                 continue
             better, worse = (self.names[0], other) if gain >= 0 else (other, self.names[0])
             sure = f"{abs(gain) / error:.1f} standard errors" if error > 0 else "no standard error"
-            verdict = "predicts better than" if error > 0 and abs(gain) > 2 * error else "is not clearly better than"
-            out.append(f"{better!r} {verdict} {worse!r}: log score per {per} larger by {abs(gain):.3g} ({sure}).")
+            over = f", over the {n} of {most} {per}s that both predict" if n < most else ""
+            verdict = "predicts better than" if _clear(gain, error, n) else "is not clearly better than"
+            if n < FEW:
+                sure = f"{n} {per}{'s' * (n != 1)} are too few to tell" if n > 1 else f"a single {per} cannot tell"
+            out.append(f"{better!r} {verdict} {worse!r}: log score per {per} larger by {abs(gain):.3g} ({sure}){over}.")
         return ["", *out] if out else []
 
 
@@ -404,6 +438,13 @@ def _array(values: list[Any]) -> NDArray[Any]:
     out = np.empty(len(values), dtype=object)
     out[:] = values
     return out
+
+
+def _clear(gain: float, error: float, n: int) -> bool:
+    """Whether a mean of n differences is beyond chance, as far as its standard error tells: Student's t, at 5 %."""
+    from scipy.special import stdtrit
+
+    return bool(n >= FEW and error > 0 and abs(gain) > stdtrit(n - 1, 0.975) * error)
 
 
 def _with_error(value: float, error: float) -> str:

@@ -22,6 +22,7 @@ __all__ = ["Description", "describe"]
 FEW = 5  # levels
 GRADES = 5  # values: the rarer ones of so few, such as codes and ratings, are no outliers
 WIDTH = 100
+TITLES = {"variance": "variance, by moments (icc() estimates its shares by a model)"}
 SHOWN = 12  # rows of a printed table
 
 OBJECTS = {"a", "b", "relation", "group", "column", "kind", "varies_by", "level", "sd_of"}
@@ -67,11 +68,11 @@ class Description:
     sentences: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"{self.n:,} rows"]
+        parts = [f"{self.n:,} row{'s' * (self.n != 1)}"]
         for title in ("groups", "structure", "columns", "variance", "outliers"):
             table = getattr(self, title)
             if len(table):
-                parts.append(f"{title}\n{_printed(table)}")
+                parts.append(f"{TITLES.get(title, title)}\n{_printed(table)}")
         bullets = [textwrap.fill(one, WIDTH, initial_indent="- ", subsequent_indent="  ") for one in self.sentences]
         return "\n\n".join([*parts, "\n".join(bullets)])
 
@@ -225,7 +226,8 @@ def _sizes(sizes: list[dict[str, Any]], n: int) -> list[str]:
         even = one["min"] == one["max"]
         range_ = f"{one['min']:,} to {one['max']:,} rows each, median {one['median']:g}"
         count = f"{one['levels']:,} level{'s' * (one['levels'] != 1)}"
-        out.append(f"{name} has {count} of {one['min']:,} rows each." if even else f"{name} has {count} of {range_}.")
+        rows = "one row" if one["min"] == 1 else f"{one['min']:,} rows"
+        out.append(f"{name} has {count} of {rows} each." if even else f"{name} has {count} of {range_}.")
         if one["levels"] == 1:
             out.append(f"A single level of {name} has none to be compared with; leave it out of a model.")
         elif one["levels"] < FEW:

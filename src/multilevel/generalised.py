@@ -197,7 +197,7 @@ class GeneralisedFit(LinkVerbs):
         """
         from .broom import _with_columns
         from .frame import Table
-        from .storage import _used_columns
+        from .storage import used_columns
 
         added = {".linear": self.fitted("link")}
         if self.family.name != "ordinal":
@@ -207,7 +207,7 @@ class GeneralisedFit(LinkVerbs):
         data = self._model.data
         if data is None:
             return _with_columns(None, self.design.kind, (), added)
-        table, used = Table(data), set(_used_columns(self))
+        table, used = Table(data), set(used_columns(self))
         return _with_columns(data, table.kind, [name for name in table.names if name in used], added)
 
     def _variance(self, eta: Array, first: Array, second: Array) -> Array:

@@ -368,7 +368,8 @@ def facet_panel(ax: Axes, fit: GeneralisedFit, lines: Lines, facet: Facet, limit
     """Points, shares sized by their trials, and three lines of a group; returns the number of points drawn."""
     nothing = np.empty(0)
     empty = replace(facet, rows=np.empty(0, dtype=np.int64), x=nothing, y=nothing)
-    plot_panels.facet_panel(ax, lines, empty, limit, named)
+    plot_panels.facet_points(ax, lines, empty, limit, named)
+    plot_panels.facet_lines(ax, lines, facet, named)
     rows = np.flatnonzero(np.isfinite(facet.y))
     rows = rows[fewer(len(rows), limit)]
     x, y, trials = facet.x[rows], facet.y[rows], fit.design.trials

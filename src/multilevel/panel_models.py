@@ -18,6 +18,7 @@ from .formula import quoted
 from .frame import Table, factor, like
 from .panel_result import Asked, Mundlak, Panel
 from .panel_rows import PanelRows, rows_of
+from .pooling_call import check_groups
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -177,6 +178,7 @@ def _model(formula: str, group: Any, data: Any, time: Any) -> Model:
         raise OptionError(f"the formula of panel() has no {what}: {formula!r}")
     table = Table(data)
     table.load([group, *([time] if time else [])], {group: "group", **({time: "time"} if time else {})})
+    check_groups(parsed.response, group, data, "a panel compares groups")
     side = formula.partition("~")[2].strip()
     periods = f"factor({quoted(time)}) + " if time else ""
     return Model(f"{parsed.response} ~ {periods}{side} + (1 | {quoted(group)})", data)
@@ -217,7 +219,11 @@ def _messages(rows: PanelRows, group: str, time: str | None) -> list[str]:
     if rows.time is not None:
         pairs = np.unique(np.column_stack([rows.group, rows.time]), axis=0)
         if len(pairs) < len(rows.y):
-            out.append(f"Some pairs of {group} and {time} have several rows; check that this is meant.")
+            many = len(rows.y) - len(pairs)
+            out.append(
+                f"{group} and {time} do not name a row: {many} row{'s repeat' if many > 1 else ' repeats'} a pair that "
+                "another row has; check that this is meant."
+            )
     return out
 
 

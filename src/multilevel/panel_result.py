@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from .effect_lines import pick
 from .frame import like
 from .panel_estimates import Estimate, Variances, random_variances
-from .panel_hausman import Test, verdict
-from .panel_rows import PanelRows
+from .panel_hausman import FEW, Test, verdict
+from .panel_rows import PanelRows, cluster_count
 from .tables import Block, clean, effect_name, html_of, numbers, p_values, text_of
 
 if TYPE_CHECKING:
@@ -315,12 +315,18 @@ def _estimate_block(panel: Panel) -> Block:
         rows.append((effect_name(term), *(column[i][0] for column in cells)))
         rows.append(("", *(column[i][1] for column in cells)))
     rows.append(("n", *(str(one.n) for one in panel.estimates.values())))
-    notes = [f"Standard errors in brackets: {clean(panel.asked.errors)}."]
+    notes = [f"Standard errors in brackets: {clean(panel.asked.errors)}.{_few(panel)}"]
     if panel.variances is not None:
         sds = np.sqrt([panel.variances.group, panel.variances.residual])
         between, inside = (text.strip() for text in numbers(sds))
         notes.append(f"random ({panel.asked.random}): sd between groups {between}, within {inside}.")
     return Block("Estimates", ("", *panel.estimates), tuple(rows), "l" + "r" * len(cells), tuple(notes))
+
+
+def _few(panel: Panel) -> str:
+    """A word on clusters where they are few."""
+    count = cluster_count(panel.rows.clusters(panel.asked.vcov)) if panel.asked.vcov in ("group", "group+time") else FEW
+    return f" With {count} clusters these are often too small." if count < FEW else ""
 
 
 def _pair(value: float, error: float) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .plot_panels import beyond
+
 if TYPE_CHECKING:
     from .pooling_lines import Lines, Shrinkage
 
@@ -27,6 +29,8 @@ def group_notes(lines: Lines, drawn: int) -> str:
     if lost:
         own = "their" if lost > 1 else "its"
         notes.append(f"{lost} group{'s have' if lost > 1 else ' has'} no unpooled line: {own} rows do not determine one")
+    if any(beyond(lines, facet) for facet in lines.facets):
+        notes.append("faint: beyond the group's own rows")
     if lines.x is None:
         notes.append("rows of each group from left to right")
     total = sum(len(facet.rows) for facet in lines.facets)

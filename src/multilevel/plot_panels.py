@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .pooling_lines import Facet, Lines, Shrinkage
 
 __all__ = [
-    "COLOURS", "MAX_LABELS", "MAX_POINTS", "NOTE", "arrows", "effect_panel", "facet_panel", "facet_scale", "fewer",
-    "label_levels", "modes_panel", "quantile_panel", "residual_panel", "short", "smooth", "stems", "wrap",
+    "COLOURS", "MAX_LABELS", "MAX_POINTS", "NOTE", "arrows", "beyond", "effect_panel", "facet_lines", "facet_panel",
+    "facet_points", "facet_scale", "fewer", "label_levels", "modes_panel", "quantile_panel", "residual_panel",
+    "short", "smooth", "stems", "wrap",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -53,6 +54,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "partial": {"marker": "D", "markersize": 4.5},
 }
 DODGE = {"pooled": 0.0, "unpooled": -0.24, "partial": 0.24}  # of marks at one level of a factor
+FAINT = 0.35  # of lines beyond a group's own rows
 MAX_POINTS = 5_000  # drawn in one figure's panel; more only darken it
 MAX_LABELS = 60  # levels that can still be read one under the other
 NOTE: dict[str, Any] = {"fontsize": 8, "color": COLOURS["zero"]}
@@ -139,28 +141,67 @@ def facet_panel(ax: Axes, lines: Lines, facet: Facet, limit: int, named: bool = 
     named : bool
         Whether the artists enter the legend.
     """
+    drawn = facet_points(ax, lines, facet, limit, named)
+    facet_lines(ax, lines, facet, named)
+    return drawn
+
+
+def facet_points(ax: Axes, lines: Lines, facet: Facet, limit: int, named: bool = True) -> int:
+    """Points of a group; returns how many are drawn."""
     rows = fewer(len(facet.rows), limit)
     x = facet.x[rows] + (jitter(len(rows), 0.08) if lines.labels else 0.0)
     style: dict[str, Any] = {"color": COLOURS["data"], "markersize": 3, "markeredgewidth": 0, "zorder": 1.5}
     dense = max(len(one.rows) for one in lines.facets) > 100
     ax.plot(x, facet.y[rows], "o", alpha=0.4 if dense else 0.8, label="data" if named else None, **style)
+    return len(rows)
+
+
+def facet_lines(ax: Axes, lines: Lines, facet: Facet, named: bool = True) -> None:
+    """The three lines of a group: faint beyond its own rows, where the unpooled one, which knows only these, is not drawn."""
     for name, line in LINES.items():
         values = getattr(facet, name)
         label = LEGEND[name] if named else None
         if lines.x is None:
             ax.axhline(values[0], label=label, **line)
-        elif lines.labels:
+            continue
+        if lines.labels:
             look = {**MARKS[name], "color": line["color"], "zorder": line["zorder"], "linestyle": "none"}
-            ax.plot(lines.grid + DODGE[name], values, label=label, **look)
+            here = np.isin(lines.grid, facet.x)
+            parts = [(lines.grid + DODGE[name], np.where(some, values, np.nan)) for some in (here, ~here)]
         else:
-            lone = np.isfinite(values).sum() == 1  # all rows of the group at one end of the grid
-            ax.plot(lines.grid, values, marker="_" if lone else None, markersize=9, label=label, **line)
-    return len(rows)
+            x, inside, outside = cut(lines, facet, values)
+            lone = np.isfinite(inside).sum() == 1  # all rows of the group at one value
+            look = {**line, "marker": "_" if lone else None, "markersize": 9}
+            parts = [(x, inside), (x, outside)]
+        ax.plot(*parts[0], label=label, **look)
+        if name != "unpooled" and beyond(lines, facet):
+            ax.plot(*parts[1], **{**look, "alpha": FAINT, "marker": look["marker"] if lines.labels else None})
+
+
+def cut(lines: Lines, facet: Facet, values: Array) -> tuple[Array, Array, Array]:
+    """A curve over a number: where, its part between the least and the largest value of the group, and the rest."""
+    low, high = float(facet.x.min()), float(facet.x.max())
+    x = np.unique(np.r_[lines.grid, low, high])
+    curve = np.interp(x, lines.grid, values)
+    return x, np.where((x >= low) & (x <= high), curve, np.nan), np.where((x > low) & (x < high), np.nan, curve)
+
+
+def beyond(lines: Lines, facet: Facet) -> bool:
+    """Whether the grid reaches beyond the group's own rows."""
+    if lines.x is None:
+        return False
+    if lines.labels:
+        return not np.isin(lines.grid, facet.x).all()
+    return bool(facet.x.min() > lines.grid[0] or facet.x.max() < lines.grid[-1])
 
 
 def facet_scale(ax: Axes, lines: Lines) -> None:
-    """Limits from the data and the model's lines, so that a wild unpooled line does not squeeze them."""
-    values = np.concatenate([part for f in lines.facets for part in (f.y, f.partial, f.pooled)])
+    """Limits from the data and the model's lines, so that neither a wild unpooled line nor one far beyond its group's rows
+    squeezes them.
+    """
+    number = lines.x is not None and not lines.labels
+    near = [cut(lines, f, f.partial)[1] if number else f.partial for f in lines.facets]
+    values = np.concatenate([*near, *(part for f in lines.facets for part in (f.y, f.pooled))])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low) or 1.0
     ax.set_ylim(low - margin, high + margin)

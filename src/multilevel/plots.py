@@ -59,7 +59,8 @@ class FitPlots:
         The pooled line is least squares on the fixed effects, blind to groups. The unpooled one is least squares on
         the group's own rows, left out where these do not determine it. The partially pooled one is this model, with
         the effects of the group and of the factors it is nested in (others at zero). Other predictors are held at each
-        group's mean (numbers) or most frequent level (factors), so that lines run through the group's own points.
+        group's mean (numbers) or most frequent level (factors), so that lines run through the group's own points. Beyond
+        these lines are faint, and there is no unpooled one.
 
         Parameters
         ----------

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from . import formula as formulas
 from .errors import DataError, MultilevelWarning, OptionError, listing
 from .formula_tokens import quoted
 from .inflation import Unfitted
 from .pooling_result import Pooling, made
-from .side_terms import SideTerm, terms_of
+from .side_terms import SideTerm, matrices, terms_of
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -127,7 +129,8 @@ def pooling(
     partial = (
         formula if _is_fitted(formula) else _partial(model, method, reml, threads, (chains, draws, seed, progress))
     )
-    return made(cast("Fit | Posterior", partial), level, threads, notes)
+    told = [text for text in model.design.messages if text not in notes]
+    return made(cast("Fit | Posterior", partial), level, threads, [*told, *notes])
 
 
 # -- which model ------------------------------------------------------------------------------------------------------
@@ -197,12 +200,33 @@ def _model(text: str, group: Any, data: Any, vary: Any, options: dict[str, Any],
         return Model(text, data, **options)
     bar = _bar_group(group, data)
     fixed = text.strip()
+    check_groups(read.response, group, data, "pooling() compares groups")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MultilevelWarning)  # the model below says the same of rows and columns
         first = Model(f"{fixed} + (1 | {bar})", data, **options)
     _check(first)
     effects = _effects(first, vary, notes)
     return Model(f"{fixed} + ({effects} | {bar})", data, **options)
+
+
+def check_groups(response: str, group: str, data: Any, why: str) -> None:
+    """Refuse groups that are the response, or a single one, in the words of a caller that has not written a random term.
+
+    Raises
+    ------
+    OptionError, DataError
+    """
+    from .frame import Table, label_text
+
+    table = Table(data)
+    if response == quoted(group):
+        raise OptionError(f"the response and the group are the same column, {group!r}; name the column of the groups")
+    if group not in table.names:  # "a:b", which the model looks at
+        return
+    values = table.load([group])[group].dropna()
+    if values.nunique() == 1:
+        only = label_text(values.iloc[0])
+        raise DataError(f"{why}, and {group!r} has a single one, {only!r}; give a column with two or more")
 
 
 def _bar_group(group: Any, data: Any) -> str:
@@ -230,7 +254,7 @@ def _effects(first: Model, vary: Any, notes: list[str]) -> str:
     if vary is not None:
         chosen = _named(vary, terms, within, d.group)
         return _side(intercept, chosen)
-    still = [term.label for term in terms if term not in within]
+    still = [term.label for term in terms if term not in within and not _flat(rows, term)]
     if still:
         what = ("does", "Its part is") if len(still) == 1 else ("do", "Their part is")
         notes.append(f"{_and(still)} {what[0]} not vary within {d.group}. {what[1]} in the groups' intercepts.")
@@ -250,6 +274,12 @@ def _effects(first: Model, vary: Any, notes: list[str]) -> str:
     return _side(intercept, within)
 
 
+def _flat(rows: Fit, term: SideTerm) -> bool:
+    """Whether a term is the same in all rows, so that the intercept has it and the model leaves it out."""
+    X = matrices(rows, [rows.design.remake.fixed])[0][0][:, term.columns]
+    return bool(np.ptp(X, axis=0).max(initial=0.0) == 0)
+
+
 def _side(intercept: bool, terms: Sequence[SideTerm]) -> str:
     """The effects as a formula has them."""
     if not terms:
@@ -261,6 +291,8 @@ def _named(vary: Any, terms: list[SideTerm], within: list[SideTerm], group: str)
     """The terms a user names."""
     from .effect_lines import pick
 
+    if not isinstance(vary, (str, list, tuple)):
+        raise OptionError(f"vary must be the name of a term, such as 'x', or a list of names; got {vary!r}")
     given = [vary] if isinstance(vary, str) else list(vary)
     known = {term.label.replace(" ", ""): term for term in terms}
     out = []

@@ -37,6 +37,9 @@ class Columns:
     group : str
     levels : (J,) array
     sizes : (J,) int array
+        Rows of each group.
+    trials : (J,) int array or None
+        Trials of each group, where a row counts successes among several.
     codes : (n,) array
     names : tuple of str (k)
         Coefficients that vary.
@@ -54,12 +57,23 @@ class Columns:
     group: str
     levels: NDArray[Any]
     sizes: NDArray[np.int_]
+    trials: NDArray[np.int_] | None
     codes: NDArray[np.int32]
     names: tuple[str, ...]
     terms: tuple[int, ...]
     parts: Array
     shared: NDArray[np.int_]
     folded: tuple[str, ...]
+
+    @property
+    def amount(self) -> NDArray[np.int_]:
+        """How much is known of each group: its trials, or its rows where these are not counted."""
+        return self.sizes if self.trials is None else self.trials
+
+    @property
+    def counted(self) -> str:
+        """What `amount` counts."""
+        return "row" if self.trials is None else "trial"
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,16 @@ def columns_of(design: Design, group: str) -> Columns:
             parts[:, found[0], c] = found[1]
             folded.append(design.names[c])
     names = tuple(name for t in index for name in design.terms[t].names)
-    sizes = np.bincount(term.codes, minlength=J)
-    return Columns(
-        group, term.levels, sizes, term.codes, names, index, parts, np.array(shared, dtype=np.int_), tuple(folded)
-    )
+    sizes, common = np.bincount(term.codes, minlength=J), np.array(shared, dtype=np.int_)
+    trials = _trials(design, term.codes, J)
+    return Columns(group, term.levels, sizes, trials, term.codes, names, index, parts, common, tuple(folded))
+
+
+def _trials(design: Design, codes: NDArray[np.int32], J: int) -> NDArray[np.int_] | None:
+    """(J,) trials of the groups; None where each row is one."""
+    if design.trials is None or (design.trials == 1).all():
+        return None
+    return np.bincount(codes, design.trials, J).round().astype(np.int_)
 
 
 def _ratio(x: Array, z: Array, codes: NDArray[np.int32], J: int) -> Array | None:

@@ -31,7 +31,7 @@ LOST = "no coefficients of their own"
 def chosen_groups(found: Pooling, levels: Any, most: int) -> Index:
     """Positions of the groups to draw: those named, or some spread evenly over the range of sizes."""
     term = found.partial.design.terms[0]
-    return pooling_lines._chosen_levels(term, found.columns.sizes, levels, most)
+    return pooling_lines._chosen_levels(term, found.columns.amount, levels, most)
 
 
 def lines_of(found: Pooling, x: Any, levels: Any, max_groups: int) -> Lines:

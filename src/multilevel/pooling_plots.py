@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from .effect_lines import pick
 from .errors import OptionError
 from .generalised_plots import LinkPlots
-from .plot_panels import COLOURS, LINES, MARKS, MAX_LABELS, NOTE, label_levels, short
+from .plot_panels import COLOURS, LEGEND, LINES, MARKS, MAX_LABELS, NOTE, label_levels, short
 from .plots import TITLE, FitPlots, _figure, _panels, _pyplot, _squeeze
 from .pooling_facets import chosen_groups, lines_of, shrinkage_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
     from .pooling_lines import Lines, Shrinkage
@@ -40,7 +42,9 @@ def draw(found: Pooling, kind: str, x: Any, levels: Any, term: Any, max_groups: 
     if kind == "shrinkage":
         if levels is not None or max_groups is not None:
             raise OptionError("kind='shrinkage' draws all groups; leave levels and max_groups out")
-        return _plots(found, None).shrinkage(terms=term, ax=ax)
+        drawn = _plots(found, None).shrinkage(terms=term, ax=ax)
+        _reword(drawn.get_legend())
+        return drawn
     if kind == "lines":
         lines = lines_of(found, x, levels, FACETS if max_groups is None else max_groups)
         if lines.x is not None:
@@ -61,6 +65,13 @@ class _Mine:
     def _shrunk(self, group: Any) -> Shrinkage:
         return shrinkage_of(self._found)
 
+    def _label_groups(self, axes: Sequence[Axes], lines: Lines, made: bool, columns: int, notes: str) -> None:
+        """As of a fit, but with the words of pooling: coefficients that do not vary are no group's own."""
+        super()._label_groups(axes, lines, made, columns, notes)  # type: ignore[misc]
+        figure: Any = axes[0].figure
+        for legend in figure.legends if made else [axes[0].get_legend()]:
+            _reword(legend)
+
 
 class _OfFit(_Mine, FitPlots):
     pass
@@ -77,6 +88,12 @@ def _plots(found: Pooling, lines: Lines | None) -> Any:
     return out
 
 
+def _reword(legend: Any) -> None:
+    words = {LEGEND[look]: LABEL[kind] for kind, look in LOOK.items()}
+    for text in legend.get_texts():
+        text.set_text(words.get(text.get_text(), text.get_text()))
+
+
 # -- coefficients -----------------------------------------------------------------------------------------------------
 
 
@@ -85,7 +102,7 @@ def _coefficients(found: Pooling, levels: Any, term: Any, most: int, ax: Any) ->
     c = found.columns
     names = list(c.names) if term is None else [pick(term, c.names, "coefficient that varies by group")]
     chosen = chosen_groups(found, levels, most)
-    chosen = chosen[np.argsort(c.sizes[chosen], kind="stable")]
+    chosen = chosen[np.argsort(c.amount[chosen], kind="stable")]
     columns = min(len(names), 3)
     height = 5.5 if len(chosen) > MAX_LABELS else max(0.22 * len(chosen) + 1.7, 3.0)
     size = max(3.5 * columns + 0.9, 5.6), height * -(-len(names) // columns)
@@ -93,8 +110,8 @@ def _coefficients(found: Pooling, levels: Any, term: Any, most: int, ax: Any) ->
     for i, (one, name) in enumerate(zip(axes, names, strict=True)):
         k = c.names.index(name)
         _panel(one, found, k, chosen)
-        labels = [f"{short(c.levels[j], 16)} ({c.sizes[j]:,})" for j in chosen]
-        label_levels(one, f"{c.group} (rows)", labels, i % columns == 0 or not made)
+        labels = [f"{short(c.levels[j], 16)} ({c.amount[j]:,})" for j in chosen]
+        label_levels(one, f"{c.group} ({c.counted}s)", labels, i % columns == 0 or not made)
         one.set_title(short(name, 30), fontsize=10)
         family = found.partial.model.distribution
         one.set_xlabel("coefficient" if family is None else f"coefficient ({family.link} scale)", fontsize=9)

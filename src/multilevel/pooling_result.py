@@ -103,8 +103,9 @@ class Pooling:
         Returns
         -------
         frame
-            level, term, n (rows of the group); complete, no, partial (estimates), each with ``_std_error``, ``_conf_low`` and
-            ``_conf_high``; shrinkage. ``no`` is missing where the group's rows do not determine it.
+            level, term, n (rows of the group), trials (where a row counts successes among several); complete, no, partial
+            (estimates), each with ``_std_error``, ``_conf_low`` and ``_conf_high``; shrinkage. ``no`` is missing where the
+            group's rows do not determine it.
 
         Notes
         -----
@@ -119,7 +120,8 @@ class Pooling:
 
         Intervals use Student's t with the residual degrees of freedom for complete and no pooling of a Gaussian response,
         else the normal distribution, and take the variances as known in partial pooling (of a posterior: quantiles, which do
-        not).
+        not). With few groups these are therefore too narrow: of groups simulated with 2 to 8 rows 95 % intervals cover 93 %
+        with 30 groups or more, 90 % with 8 to 12, and 50 to 80 % where the fit is singular.
         """
         return self.to_frame()
 
@@ -139,6 +141,8 @@ class Pooling:
             "term": np.tile(np.array(c.names, dtype=object), J),
             "n": np.repeat(c.sizes, k),
         }
+        if c.trials is not None:
+            head["trials"] = np.repeat(c.trials, k)
         if not long:
             for kind in KINDS:
                 head |= {f"{kind}{end}": getattr(self.estimates[kind], what).ravel() for end, what in PARTS.items()}

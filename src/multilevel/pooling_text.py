@@ -12,12 +12,15 @@ from .frame import label_text
 from .tables import Block, fixed_point, numbers, text_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .pooling_result import Pooling
 
 __all__ = ["all_notes", "summary", "verdict"]
 
 SHOWN = 12  # groups in the summary
 WIDTH = 100
+FEW = 15  # groups, with fewer of which 95 % intervals of simulated groups cover 90 %
 FULL, LITTLE = 0.9, 0.1  # shrinkage that is nearly complete, or next to none
 
 
@@ -65,7 +68,13 @@ def _partial_notes(found: Pooling) -> list[str]:
     if one.is_singular:
         out.append(
             "The partially pooled fit is singular: a variance between groups is estimated as zero, or a correlation as one. "
-            "Shrinkage is then complete along some direction; a simpler vary=, or method='sample' with a prior, may say more."
+            "Shrinkage is then complete along some direction, and intervals of partial pooling are far too narrow; a simpler "
+            "vary=, or method='sample' with a prior, says more."
+        )
+    elif len(found.columns.levels) < FEW:
+        out.append(
+            f"{len(found.columns.levels)} groups hardly tell the variances, which the intervals of partial pooling take as "
+            "known: they are somewhat too narrow. method='sample' knows that too."
         )
     if not one.convergence.converged:
         out.append(one.convergence.sentence)
@@ -97,8 +106,24 @@ def verdict(found: Pooling) -> str:
 
 
 def _rows(found: Pooling, j: int) -> str:
-    n = int(found.columns.sizes[j])
-    return f"{label_text(found.columns.levels[j])}: {n:,} row{'s' if n != 1 else ''}"
+    c = found.columns
+    return f"{label_text(c.levels[j])}: {_many(int(c.amount[j]), c.counted)}"
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
+
+
+def _sizes(found: Pooling) -> str:
+    """Rows and groups, in words."""
+    c = found.columns
+
+    def each(values: NDArray[np.int_], what: str) -> str:
+        low, high = int(values.min()), int(values.max())
+        return f"{_many(low, what)} each" if low == high else f"{low:,} to {_many(high, what)} each"
+
+    out = f"{_many(len(c.codes), 'row')}, {len(c.levels):,} groups of {c.group}: {each(c.sizes, 'row')}"
+    return out if c.trials is None else f"{out}, {each(c.trials, 'trial')}"
 
 
 def _by_aic(found: Pooling) -> str:
@@ -119,11 +144,7 @@ def _by_aic(found: Pooling) -> str:
 
 def summary(found: Pooling) -> str:
     """The text of `Pooling.summary`."""
-    c = found.columns
-    n, J = len(c.codes), len(c.levels)
-    sizes = f"{c.sizes.min():,}" if c.sizes.min() == c.sizes.max() else f"{c.sizes.min():,} to {c.sizes.max():,}"
-    each = "each" if c.sizes.min() == c.sizes.max() else "in each"
-    head = f"{found.formula}\n{n:,} rows, {J:,} groups of {c.group} with {sizes} rows {each}"
+    head = f"{found.formula}\n{_sizes(found)}"
     family = found.partial.model.distribution
     if family is not None:
         head += f"; {family.name} family, coefficients on the {family.link} scale"
@@ -177,7 +198,7 @@ def _population(found: Pooling) -> Block:
 def _coefficients(found: Pooling) -> Block:
     """Groups by size, those in the middle left out where they are many."""
     c = found.columns
-    order = np.argsort(c.sizes, kind="stable")
+    order = np.argsort(c.amount, kind="stable")
     if len(order) > SHOWN:
         order = order[np.linspace(0, len(order) - 1, SHOWN).round().astype(np.int64)]
     rows: list[list[str]] = []
@@ -188,7 +209,7 @@ def _coefficients(found: Pooling) -> Block:
         cells.append([f"{value:.0%}" for value in found.shrinkage[order, k]])
         for i, j in enumerate(order):
             values = [_dashed([column[i]])[0].strip() for column in cells]
-            rows.append([name if i == 0 else "", label_text(c.levels[j]), f"{c.sizes[j]:,}", *values])
+            rows.append([name if i == 0 else "", label_text(c.levels[j]), f"{c.amount[j]:,}", *values])
     few = f" ({SHOWN} of {len(c.levels):,} groups, from the smallest to the largest)" if len(c.levels) > SHOWN else ""
-    header = ("term", c.group, "n", "complete", "no", "partial", "shrinkage")
+    header = ("term", c.group, f"{c.counted}s", "complete", "no", "partial", "shrinkage")
     return Block(f"Coefficients by group{few}:", header, tuple(map(tuple, rows)), "llrrrrr")

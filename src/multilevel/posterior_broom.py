@@ -97,10 +97,10 @@ def augment(posterior: Posterior, new: Any, new_levels: str, offset: Any = None)
         added[".resid"] = observed - added[".fitted"]
     if family is None:
         return beside_data(posterior, added)
-    from .storage import _used_columns
+    from .storage import used_columns
 
     stand_in: Any = posterior  # whose design says which columns it used
-    data, used = posterior.model.data, set(_used_columns(stand_in))
+    data, used = posterior.model.data, set(used_columns(stand_in))
     if data is None:
         return _with_columns(None, d.kind, (), added)
     table = Table(data)

@@ -50,7 +50,7 @@ def _pack(posterior: Posterior, data: bool) -> tuple[dict[str, Any], dict[str, A
     """Header and arrays of a posterior."""
     from .design_recipe import to_recipe
     from .recipe_json import encode_value
-    from .storage import _check_levels, _used_columns
+    from .storage import _check_levels, used_columns
 
     d, model, kept = posterior.design, posterior.model, posterior.draws_kept
     used = np.zeros(d.n_input, dtype=bool)
@@ -67,7 +67,7 @@ def _pack(posterior: Posterior, data: bool) -> tuple[dict[str, Any], dict[str, A
         spreads = model.residual.spreads if model.residual is not None else ()
         arrays |= {f"fitted{i}": s.basis for i, s in enumerate(spreads) if not s.covariate and s.basis is not None}
         stand_in: Any = posterior
-        columns = archive.pack_columns(model.data, _used_columns(stand_in), d.n_input, arrays)
+        columns = archive.pack_columns(model.data, used_columns(stand_in), d.n_input, arrays)
     header: dict[str, Any] = {
         "format": archive.POSTERIOR,
         "family": model.family,

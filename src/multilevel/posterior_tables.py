@@ -150,6 +150,12 @@ def verdict_of_chains(worst: float, least: float, diverging: int, bfmi: float, c
     )
 
 
+def _shown(k: float) -> str:
+    """Pareto k to two digits, or to as many as tell it from what is still good."""
+    texts = (f"{k:.{digits}f}" for digits in range(2, 9))
+    return next((text for text in texts if (float(text) < GOOD_K) == (k < GOOD_K)), repr(k))
+
+
 def _verdict_of_independent(posterior: Posterior, total: int) -> tuple[bool, str]:
     kept = posterior.draws_kept
     if kept.method == "exact":
@@ -158,16 +164,16 @@ def _verdict_of_independent(posterior: Posterior, total: int) -> tuple[bool, str
     if kept.facts.get("stopped"):
         return False, (
             f"Do not trust these draws: importance sampling was stopped early, after {kept.facts['proposals']} proposals; "
-            f"Pareto k {k:.2f} (good below {GOOD_K}), worth {effective:.0f} of {total}."
+            f"Pareto k {_shown(k)} (good below {GOOD_K}), worth {effective:.0f} of {total}."
         )
     if may_be_trusted(k, effective, total, int(kept.facts.get("proposals", total))):
         return True, (
-            f"The draws may be trusted: by importance sampling, Pareto k {k:.2f} (good below {GOOD_K}), worth "
+            f"The draws may be trusted: by importance sampling, Pareto k {_shown(k)} (good below {GOOD_K}), worth "
             f"{effective:.0f} of {total}."
         )
     return False, (
-        f"Do not trust these draws: importance sampling, Pareto k {k:.2f} (good below {GOOD_K}), worth {effective:.0f} of "
-        f"{total}; sample with method='nuts'."
+        f"Do not trust these draws: importance sampling, Pareto k {_shown(k)} (good below {GOOD_K}), worth "
+        f"{effective:.0f} of {total}; sample with method='nuts'."
     )
 
 

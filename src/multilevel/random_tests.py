@@ -39,10 +39,16 @@ class Reduction:
 def ranova(fit: Fit) -> Any:
     """Test of each random term; see `Fit.ranova`."""
 
-    def optimum(model: Model, _: str) -> Optimum:
-        return model.engine(fit.engine.threads).fit(fit.reml)
+    from .fit import Fit
 
-    return table(fit, reductions(fit), optimum)
+    made: list[Fit] = []
+
+    def optimum(model: Model, _: str) -> Optimum:
+        engine = model.engine(fit.engine.threads)
+        made.append(Fit(model, engine.fit(fit.reml), engine))
+        return made[-1].optimum
+
+    return table(fit, reductions(fit), optimum, lambda lrt, df: several_p_value(made[-1], fit, lrt, df))
 
 
 def reductions(fit: Fit) -> list[Reduction]:
@@ -51,8 +57,16 @@ def reductions(fit: Fit) -> list[Reduction]:
     return [one for t in range(len(design.terms)) for one in _reductions(fit, design, t)]
 
 
-def table(fit: Fit, smaller: list[Reduction], optimum_of: Callable[[Model, str], Optimum]) -> Any:
-    """Frame of the tests; `optimum_of` fits a smaller model, whose label it is told too."""
+def table(
+    fit: Fit,
+    smaller: list[Reduction],
+    optimum_of: Callable[[Model, str], Optimum],
+    several: Callable[[float, int], float] | None = None,
+) -> Any:
+    """Frame of the tests; `optimum_of` fits a smaller model, whose label it is told too.
+
+    `several` has the p-value at the boundary, of the model fitted last, where more than one variance goes.
+    """
     design = fit.design
     rows: list[tuple[Any, ...]] = [("<none>", fit.npar, fit.loglik, fit.aic, np.nan, np.nan, np.nan, np.nan)]
     for reduction in smaller:
@@ -62,6 +76,8 @@ def table(fit: Fit, smaller: list[Reduction], optimum_of: Callable[[Model, str],
         lrt = optimum.criterion - fit.criterion
         lrt = 0.0 if lrt < 1e-9 * max(1.0, abs(fit.criterion)) else lrt
         plain, boundary = p_values(lrt, df, reduction.covariances)
+        if several is not None and reduction.covariances is None:
+            boundary = several(lrt, df)
         rows.append(
             (reduction.label, npar, -optimum.criterion / 2, optimum.criterion + 2 * npar, lrt, df, plain, boundary)
         )
@@ -74,7 +90,7 @@ def p_values(lrt: float, df: int, covariances: int | None) -> tuple[float, float
     """Tail of chi-square with df, and of the mixture for a variance on the boundary of its range.
 
     Dropping a variance with q covariances: ``0.5 chi2(q) + 0.5 chi2(q + 1)`` (Self & Liang 1987, case 5 with q = 0;
-    Stram & Lee 1994). NaN where several variances go at once: the weights then depend on the design.
+    Stram & Lee 1994). NaN where several variances go at once: the weights then depend on the design (`several_p_value`).
     """
     from scipy.special import chdtrc
 
@@ -83,6 +99,19 @@ def p_values(lrt: float, df: int, covariances: int | None) -> tuple[float, float
         return plain, np.nan
     below = float(chdtrc(covariances, lrt)) if covariances else float(lrt <= 0)
     return plain, 0.5 * below + 0.5 * plain
+
+
+def several_p_value(small: Fit, large: Fit, lrt: float, df: int) -> float:
+    """Tail of the mixture where several variances go at once; NaN where its weights are not known (see `chi_bar`)."""
+    from .chi_bar import chi_bar_weights
+    from .nested import step_between
+
+    step = step_between(small.model, large.model)
+    if step is None or not step.known or step.df != df or not step.cones:
+        return np.nan
+    if not step.exact:
+        step = replace(step, weights=chi_bar_weights(small, large, step.cones))
+    return step.p_values(lrt)[1] if step.exact else np.nan
 
 
 def _reductions(fit: Fit, design: Design, t: int) -> list[Reduction]:

@@ -8,8 +8,9 @@ import numpy as np
 
 from .cli_files import records
 from .errors import MultilevelError
-from .report_data import group_sizes
+from .report_data import group_sizes, has_rows
 from .report_html import Cell, bullets, definitions, escape, number, paragraph, table
+from .report_origin import method_text
 
 if TYPE_CHECKING:
     from .checks import Checks
@@ -21,6 +22,8 @@ __all__ = ["Trust", "care_section", "cautions", "checks_section", "evidence_sect
 FEW = 5  # levels; FEWER_THAN_GOOD and more are enough not to be named
 FEWER_THAN_GOOD = 10
 UNEQUAL = 10  # times as many rows in the largest group as in the smallest
+STEEP = 3.0  # change of the logit over one sd of a predictor: odds times 20
+LOGISTIC_SD = 1.8  # of the logistic distribution, against one of the normal
 NAMED = (
     "convergence",
     "singularity",
@@ -81,15 +84,20 @@ def evidence_section(source: Fit | Posterior, found: Trust) -> str:
 
 def _optimum(fit: Fit) -> str:
     c = fit.convergence
+    restricted = fit.reml and not fit.generalised
     how = "exact" if c.exact_hessian else "average information, its weakest direction checked"
     pairs = [
-        ("Criterion", escape(f"{'Laplace or quadrature, ' if fit.generalised else ''}{fit.criterion_name}")),
-        ("−2 log-likelihood", number(fit.criterion, 8)),
+        ("Criterion", escape(method_text(fit))),
+        ("−2 restricted log-likelihood" if restricted else "−2 log-likelihood", number(fit.criterion, 8)),
         ("Largest derivative left", number(c.gradient_norm, 3)),
         ("Still to gain by a Newton step", number(c.decrement, 3)),
         ("Smallest curvature", f"{number(c.min_curvature, 3)} ({how})"),
         ("Evaluations, restarts", f"{c.evaluations}, {c.restarts}"),
-        ("AIC, BIC", f"{number(fit.aic, 6)}, {number(fit.bic, 6)}"),
+        (
+            "AIC, BIC",
+            f"{number(fit.aic, 6)}, {number(fit.bic, 6)}"
+            + (" (by REML: to compare models of the same fixed part only)" if restricted else ""),
+        ),
     ]
     if c.boundary:
         pairs.insert(1, ("On the boundary", escape("; ".join(c.boundary))))
@@ -135,6 +143,7 @@ def cautions(source: Fit | Posterior, found: Trust) -> list[str]:
             "one; it is no "
             "proof that there is none. Standard errors take it as known."
         )
+    out += _nearly_separated(source)
     out += _group_cautions(source)
     lost = source.design.n_input - source.nobs
     if lost:
@@ -154,6 +163,27 @@ def cautions(source: Fit | Posterior, found: Trust) -> list[str]:
             out.append(f"<strong>{escape(one.name[:1].upper() + one.name[1:])}:</strong> {escape(one.sentence)}")
     if found.checks is None:
         out.append("The assumptions were not checked here, for the rows are not at hand.")
+    return out
+
+
+def _nearly_separated(source: Fit | Posterior) -> list[str]:
+    """Predictors of which one sd multiplies the odds so much that Wald's intervals are no longer to be trusted."""
+    from .posterior import Posterior
+
+    family, design = source.model.distribution, source.design
+    binary = family is not None and family.name in ("binomial", "betabinomial", "ordinal")
+    if isinstance(source, Posterior) or family is None or not binary or not has_rows(source):
+        return []
+    slopes = {row["term"]: row["estimate"] for row in records(source.fixef())}
+    spread = dict(zip(design.names, np.std(np.asarray(design.X), axis=0).tolist(), strict=True))
+    limit = STEEP if family.link == "logit" else STEEP / LOGISTIC_SD
+    out = []
+    for name, sd in spread.items():
+        if name != "Intercept" and abs(sd * (slopes.get(name) or 0.0)) > limit:
+            out.append(
+                f"<em>{escape(name)}</em> nearly tells the outcomes apart. Its estimate hangs on few rows, and its Wald "
+                "interval and p-value are poor; profile intervals (<code>fit.profile()</code>) are better."
+            )
     return out
 
 
@@ -191,7 +221,7 @@ def care_section(source: Fit | Posterior, found: Trust, bayes: bool) -> str:
         if not bayes
         else "The formula and the priors were taken as given; other choices give other posteriors.",
     ]
-    if source.design.terms and not bayes and source.model.distribution is None:
+    if source.design.terms and not bayes:
         always.append(
             "Intervals of predictions and of group effects take the estimated variances as known, which makes "
             "them too short where "

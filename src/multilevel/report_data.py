@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["data_section", "group_sizes", "has_rows"]
 
 MOST_COLUMNS = 40
+RESIDUAL = "so that it cannot be told from the residual"
+EXTRA = "which takes up what varies beyond the family"
 SUGGESTION = "Random intercepts that this structure suggests"  # before a model; here there is one
 
 
@@ -44,10 +46,10 @@ def data_section(source: Fit | Posterior) -> str:
                 )
             )
         return "\n".join(part for part in parts if part)
-    return "\n".join([*parts, *_tables(found)])
+    return "\n".join([*parts, *_tables(found, source.model.distribution is not None)])
 
 
-def _tables(found: Any) -> list[str]:
+def _tables(found: Any, generalised: bool) -> list[str]:
     sizes = [
         [one["group"], one["levels"], one["min"], one["median"], one["max"], one["single_row"], one["missing"]]
         for one in records(found.groups)
@@ -58,6 +60,8 @@ def _tables(found: Any) -> list[str]:
         for one in records(found.columns)
     ]
     sentences = [one for one in found.sentences if not one.startswith(SUGGESTION)]
+    if generalised:  # there is no residual that it could be told from
+        sentences = [one.replace(RESIDUAL, EXTRA) for one in sentences]
     rest = "multilevel.describe(data, groups) shows all"
     return [
         table("Grouping factors", heads, sizes),
@@ -71,7 +75,7 @@ def _tables(found: Any) -> list[str]:
 def _described(source: Fit | Posterior) -> Any:
     """What `describe` says of the columns used; None without rows or without groups."""
     from .description import describe
-    from .storage import _used_columns
+    from .storage import used_columns
 
     groups = list(dict.fromkeys(term.group for term in source.design.terms))
     if not has_rows(source) or not groups or source.model.data is None:
@@ -80,7 +84,7 @@ def _described(source: Fit | Posterior) -> Any:
         names = set(Table(source.model.data).names)
         keys = {name for term in source.design.terms for name in term.columns}
         used: Any = source
-        columns = [name for name in dict.fromkeys(_used_columns(used)) if name in names and name not in keys]
+        columns = [name for name in dict.fromkeys(used_columns(used)) if name in names and name not in keys]
         return describe(source.model.data, groups, columns)
     except MultilevelError:  # a column of a kind that is not described
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .report_data import has_rows
@@ -12,9 +14,10 @@ if TYPE_CHECKING:
     from .fit import Fit
     from .posterior import Posterior
 
-__all__ = ["Drawn"]
+__all__ = ["Drawn", "in_three"]
 
 GROUPS_DRAWN = 12
+COLUMNS = 3  # of the panels of checks
 NO_ROWS = "The pictures here need the rows, which the model was saved without."
 
 
@@ -93,7 +96,26 @@ class Drawn:
         if not self._can(rows=True):
             return paragraph(NO_ROWS, "note") if self.wanted and available() else ""
         text = "Panels of residuals and group effects; each shows one of the assumptions in the table of checks"
-        return picture(lambda: self.plot.check(), text, "The same checks as pictures.")
+        return picture(lambda: in_three(self.plot.check), text, "The same checks as pictures.")
 
     def _can(self, rows: bool = False) -> bool:
         return self.wanted and available() and (self.rows or not rows)
+
+
+def in_three(draw: Callable[..., Any]) -> Any:
+    """Panels in three columns where they would stand in four, whose text is too small on a page."""
+    import matplotlib.pyplot as plt
+
+    axes = draw()
+    given = list(axes.flat) if hasattr(axes, "flat") else [axes]
+    if len({round(one.get_position().x0, 2) for one in given}) < 4:
+        return axes
+    title = given[0].figure.get_suptitle()
+    rows = math.ceil(len(given) / COLUMNS)
+    figure, made = plt.subplots(
+        rows, COLUMNS, figsize=(3.4 * COLUMNS, 3.2 * rows + 0.3), layout="constrained", squeeze=False
+    )
+    for one in made.flat[len(given) :]:
+        one.remove()
+    figure.suptitle(title)
+    return draw(ax=made.flat[: len(given)])

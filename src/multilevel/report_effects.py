@@ -45,7 +45,8 @@ class Atom:
 class Coefficient:
     """A coefficient by its atoms (none for the intercept; None where its name was not understood).
 
-    ``others`` are variables that it interacts with elsewhere in the formula.
+    ``others`` are variables that it interacts with elsewhere in the formula; of an intercept, and of levels that have a
+    mean each, all others.
     """
 
     name: str
@@ -101,11 +102,13 @@ def _atoms(factor: Any, infos: Mapping[str, ColumnInfo]) -> Iterator[tuple[str, 
 
 def _curved(atoms: tuple[Atom, ...] | None, sets: list[frozenset[str]]) -> tuple[Atom, ...] | None:
     """A number whose column stands in another expression too (x beside x squared) is part of a curve."""
-    if not atoms or len(atoms) > 1 or atoms[0].kind != "number":
-        return atoms
-    own, label = _columns(atoms[0].label), atoms[0].label
-    twins = {one for group in sets for one in group if one != label and own & _columns(one)}
-    return (Atom("curve", label),) if twins else atoms
+    return None if atoms is None else tuple(_bent(atom, sets) for atom in atoms)
+
+
+def _bent(atom: Atom, sets: list[frozenset[str]]) -> Atom:
+    own = _columns(atom.label) if atom.kind == "number" else frozenset()
+    twins = any(one != atom.label and own & _columns(one) for group in sets for one in group)
+    return Atom("curve", atom.label) if twins else atom
 
 
 def _columns(text: str) -> frozenset[str]:
@@ -118,5 +121,8 @@ def _columns(text: str) -> frozenset[str]:
 
 def _placed(name: str, atoms: tuple[Atom, ...] | None, sets: list[frozenset[str]]) -> Coefficient:
     own = frozenset(one.label for one in atoms or ())
-    others = {one for group in sets if own and own < group for one in group - own}
-    return Coefficient(name, atoms, tuple(sorted(others)))
+    if atoms is None:
+        return Coefficient(name, atoms)
+    if all(one.kind == "mean" for one in atoms):
+        return Coefficient(name, atoms, tuple(dict.fromkeys(one for group in sets for one in sorted(group - own))))
+    return Coefficient(name, atoms, tuple(sorted({one for group in sets if own < group for one in group - own})))

@@ -79,9 +79,7 @@ def report(
     _check_model(model)
     check_level(level)
     check_flag("pictures", pictures)
-    for option, text in (("title", title), ("question", question), ("author", author)):
-        if text is not None and not isinstance(text, str):
-            raise OptionError(f"{option} must be a text, got {type(text).__name__}")
+    _check_texts(title=title, question=question, author=author)
     named = _checked_units(model, units)
     content = _page(model, title, question, author, named, level, bool(pictures))
     with replacing(name) as file:
@@ -116,16 +114,22 @@ def _check_model(model: Any) -> None:
     raise OptionError(f"report() takes a Fit or a Posterior, got {type(model).__name__}{hint}")
 
 
+def _check_texts(**texts: Any) -> None:
+    for option, text in texts.items():
+        if text is not None and not isinstance(text, str):
+            raise OptionError(f"{option} must be a text, got {type(text).__name__}")
+
+
 def _checked_units(model: Any, units: Any) -> dict[str, str]:
     from .errors import ColumnError
     from .report_words import response_name
-    from .storage import _used_columns
+    from .storage import used_columns
 
     if units is None:
         return {}
     if not isinstance(units, Mapping) or not all(isinstance(one, str) for pair in units.items() for one in pair):
         raise OptionError(f"units is a dict of column to unit, such as {{'Days': 'day'}}; got {units!r}")
-    known = list(dict.fromkeys([*_used_columns(model), response_name(model)]))
+    known = list(dict.fromkeys([*used_columns(model), response_name(model)]))
     for name in units:
         if name not in known:
             hint = nearest(name, known) or f"its columns are {', '.join(known)}"
@@ -145,6 +149,23 @@ def _page(
     level: float,
     pictures: bool,
 ) -> str:
+    from . import report_words
+
+    asked = escape(question) if question else report_words.question(source)
+    sections = _sections(source, asked, author, units, level, pictures)
+    byline = " · ".join([*([escape(author)] if author else []), date.today().isoformat()])
+    footer = f"Made by multilevel {escape(__version__)}. One file; nothing in it is loaded from elsewhere."
+    facts = {
+        "generator": f"multilevel {__version__}",
+        "author": author or "",
+        "description": f"Report on {source.formula}",
+    }
+    return page(title or report_words.heading(source), byline, sections, footer, facts)
+
+
+def _sections(
+    source: Fit | Posterior, asked: str, author: str | None, units: dict[str, str], level: float, pictures: bool
+) -> list[Section]:
     from . import report_care as care
     from . import report_data, report_model, report_numbers, report_origin, report_words
     from .posterior import Posterior
@@ -153,8 +174,7 @@ def _page(
     bayes = isinstance(source, Posterior)
     found, evidence = report_words.estimates(source, level), care.trust(source)
     drawn = Drawn(source, level, pictures)
-    asked = escape(question) if question else report_words.question(source)
-    sections = [
+    return [
         Section("short", "In short", _short(source, found, evidence, level, units)),
         Section("question", "The question", f"<blockquote>{paragraph(asked)}</blockquote>"),
         Section("data", "The data", report_data.data_section(source) + drawn.data()),
@@ -173,21 +193,12 @@ def _page(
         Section("origin", "How this was made", report_origin.origin_section(source, author)),
         Section("cite", "How to cite", report_origin.cite_section(source)),
     ]
-    heading = title or f"{report_words.response_name(source)}: a multilevel model"
-    byline = " · ".join([*([escape(author)] if author else []), date.today().isoformat()])
-    footer = f"Made by multilevel {escape(__version__)}. One file; nothing in it is loaded from elsewhere."
-    facts = {
-        "generator": f"multilevel {__version__}",
-        "author": author or "",
-        "description": f"Report on {source.formula}",
-    }
-    return page(heading, byline, sections, footer, facts)
 
 
 def _short(source: Fit | Posterior, found: list[Estimate], evidence: Trust, level: float, units: dict[str, str]) -> str:
     """The clearest effects, the share between groups, and how far all of it can be trusted."""
     from .report_care import cautions
-    from .report_words import readings
+    from .report_sentences import readings
 
     effects = [one for one in found if one.known and one.readable and one.name != "Intercept" and one.error]
     clearest = sorted(effects, key=lambda one: -abs(one.value) / float(one.error or 1))[:MOST_SHORT]
@@ -213,13 +224,16 @@ def _spread(source: Fit | Posterior) -> list[str]:
     """How much the first effect of each term varies between groups."""
     from .cli_files import records
     from .report_html import number
+    from .report_words import scale_name
 
+    scale = scale_name(source)
+    on = f" on the {escape(scale)} scale" if scale else ""
     out: list[str] = []
     for one in records(source.varcorr()):
         if one["term2"] is None and one["group"] != "Residual" and len(out) < MOST_SHORT:
             what = "the intercept" if one["term1"] == "Intercept" else f"the effect of <em>{escape(one['term1'])}</em>"
-            out.append(
-                f"Between levels of <em>{escape(one['group'])}</em>, {what} varies with an sd of "
-                f"{number(one['sdcor'], 3)}."
+            varies = (
+                f"varies with an sd of {number(one['sdcor'], 3)}{on}" if one["sdcor"] else "is estimated not to vary"
             )
+            out.append(f"Between levels of <em>{escape(one['group'])}</em>, {what} {varies}.")
     return out

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .cli_files import records
 from .report_html import bullets, escape, number, paragraph, table
+from .report_words import has_offset, response_name
 
 if TYPE_CHECKING:
     from .design import Design, Term
@@ -17,6 +18,7 @@ __all__ = ["model_section"]
 
 MOST_TERMS = 9  # coefficients written out
 MOST_PRIORS = 60
+LETTERS = "buvwst"  # of the terms of group effects
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NAMES = {
     "gaussian": "normal", "binomial": "binomial", "poisson": "Poisson", "nbinom2": "negative binomial "
@@ -47,6 +49,14 @@ STRUCTURES = {
     "fall with distance",
     "hetar1": "with correlations that fall with distance",
 }  # fmt: skip
+RESIDUALS = {  # what the structure of residuals says, by its kind
+    "ar1": "residuals that follow each other within a group are correlated, less the farther apart",
+    "car1": "residuals near each other in time within a group are correlated, less the farther apart",
+    "cs": "residuals within a group all have the same correlation",
+    "ident": "the residual sd differs between levels",
+    "power": "the residual sd is a power of a variable",
+    "exp": "the residual sd grows or falls exponentially with a variable",
+}
 
 
 def model_section(source: Fit | Posterior) -> str:
@@ -71,14 +81,13 @@ def model_section(source: Fit | Posterior) -> str:
 
 
 def _family_words(source: Fit | Posterior) -> str:
-    family, name = source.model.distribution, f"<em>{escape(source.design.response.strip('`'))}</em>"
-    if not source.design.terms:
-        mixed = "A model without group effects"
-    else:
-        mixed = f"A {'linear' if family is None else 'generalised linear'} mixed (multilevel) model"
+    family, name = source.model.distribution, f"<em>{escape(response_name(source))}</em>"
+    kind = "linear" if family is None else "generalised linear"
+    mixed, without = ("mixed (multilevel) model", "") if source.design.terms else ("model", ", without group effects")
     if family is None:
-        return f"{mixed} of {name}, with normal residuals."
-    return f"{mixed} of {name}: the {NAMES[family.name]} family with the {escape(family.link.replace('_', ' '))} link."
+        return f"A {kind} {mixed} of {name}{without}, with normal residuals."
+    link = escape(family.link.replace("_", " "))
+    return f"A {kind} {mixed} of {name}{without}: the {NAMES[family.name]} family with the {link} link."
 
 
 def _term_words(source: Fit | Posterior) -> list[str]:
@@ -104,13 +113,14 @@ def _other_words(source: Fit | Posterior) -> list[str]:
     design, model = source.design, source.model
     out = []
     if model._residual_text:
-        texts = ([model._residual_text.serial[3]] if model._residual_text.serial else []) + [
-            one[2] for one in model._residual_text.spreads
-        ]
-        out.append(f"Residuals are structured: {', '.join(f'<code>{escape(one)}</code>' for one in texts)}.")
+        serial = model._residual_text.serial
+        given = [(serial[0], serial[3])] if serial else []
+        given += [(one[0], one[2]) for one in model._residual_text.spreads]
+        parts = [f"{RESIDUALS.get(kind, 'a structure')} (<code>{escape(text)}</code>)" for kind, text in given]
+        out.append(f"Residuals are structured: {'; '.join(parts)}.")
     if design.weights is not None:
         out.append("Rows have weights.")
-    if design.offset is not None or design.remake.offset_column or design.remake.offsets:
+    if has_offset(source):
         out.append("An offset is added to the linear predictor, with coefficient one.")
     for what, text in design.remake.extra.items():
         name = "the log dispersion" if what == "dispersion" else "the logit of the share of extra zeros"
@@ -126,35 +136,43 @@ def _other_words(source: Fit | Posterior) -> list[str]:
 def equations(source: Fit | Posterior) -> list[str]:
     """Lines of HTML: law of the response, linear predictor, laws of the group effects."""
     family, design = source.model.distribution, source.design
-    predictor = _predictor(design, ordinal=family is not None and family.name == "ordinal")
-    lines = _linear(source, predictor) if family is None else _generalised(design, family, predictor)
+    predictor = _predictor(source, ordinal=family is not None and family.name == "ordinal")
+    lines = _linear(source, predictor) if family is None else _generalised(source, family, predictor)
     return [*lines, *(line for i, term in enumerate(design.terms) for line in _law(design, term, i))]
 
 
 def _linear(source: Fit | Posterior, predictor: str) -> list[str]:
     design = source.design
-    spread = "Normal(0, σ²)"
+    epsilon, spread = "ε<sub>i</sub>", "Normal(0, σ²)"
     if design.weights is not None:
         spread = "Normal(0, σ² / <i>w</i><sub>i</sub>)"
     if source.model._residual_text:
-        spread = "Normal(0, σ² <b>R</b>), <b>R</b> structured as above"
-    return [f"<i>{escape(design.response.strip('`'))}</i><sub>i</sub> = {predictor} + ε<sub>i</sub>", f"ε ~ {spread}"]
+        epsilon, spread = "ε", "Normal(<b>0</b>, σ² <b>R</b>), <b>R</b> structured as above"
+    return [f"{_response(source)} = {predictor} + ε<sub>i</sub>", f"{epsilon} ~ {spread}"]
 
 
-def _generalised(design: Design, family: Family, predictor: str) -> list[str]:
-    y = f"<i>{escape(design.response.strip('`'))}</i><sub>i</sub>"
-    m = "μ<sub>i</sub>"
+def _response(source: Fit | Posterior) -> str:
+    """Symbol of one row's response: of two categories whether it is the second."""
+    name, labels = f"<i>{escape(response_name(source))}</i><sub>i</sub>", source.design.labels
+    family = source.model.distribution
+    if family is not None and family.name in ("binomial", "betabinomial") and len(labels) == 2:
+        return f"[{name} = {escape(labels[-1])}]"
+    return name
+
+
+def _generalised(source: Fit | Posterior, family: Family, predictor: str) -> list[str]:
+    y, m, left = _response(source), "μ<sub>i</sub>", ""
     if family.name == "ordinal":
-        left = LINKS[family.link].format(m=f"P({y} ≤ k)")
-        return [f"{left} = τ<sub>k</sub> − η<sub>i</sub>", f"η<sub>i</sub> = {predictor}"]
+        below = LINKS[family.link].format(m=f"P({y} ≤ k)")
+        return [f"{below} = τ<sub>k</sub> − η<sub>i</sub>", f"η<sub>i</sub> = {predictor}"]
     if family.name == "lognormal":
         return [f"log({y}) ~ Normal(η<sub>i</sub>, σ²)", f"η<sub>i</sub> = {predictor}"]
     if family.name in ("binomial", "betabinomial"):
-        m = "p<sub>i</sub>"
-        single = (
-            design.weights is None and not design.response.startswith("cbind(") and "trials(" not in design.response
-        )
-        law = f"Bernoulli({m})" if single else f"Binomial(n<sub>i</sub>, {m})"
+        m, design = "p<sub>i</sub>", source.design
+        counted = design.response.startswith("cbind(") or "trials(" in design.response
+        single = len(design.labels) == 2 or (design.trials is not None and bool((design.trials == 1).all()))
+        left = "" if counted or single else "n<sub>i</sub> "  # the response is a share of n
+        law = f"Binomial(n<sub>i</sub>, {m})" if counted or left else f"Bernoulli({m})"
         if family.name == "betabinomial":
             law = f"BetaBinomial(n<sub>i</sub>, {m} φ, (1 − {m}) φ)"
     else:
@@ -163,12 +181,13 @@ def _generalised(design: Design, family: Family, predictor: str) -> list[str]:
         "inflated": [f"{y} = 0 with probability π<sub>i</sub>; else the law above"],
         "hurdle": [f"{y} = 0 with probability π<sub>i</sub>; else the law above, zero left out"],
     }.get(family.zero, [])
-    return [f"{y} ~ {law}", *zeros, f"{LINKS[family.link].format(m=m)} = {predictor}"]
+    return [f"{left}{y} ~ {law}", *zeros, f"{LINKS[family.link].format(m=m)} = {predictor}"]
 
 
-def _predictor(design: Design, ordinal: bool) -> str:
+def _predictor(source: Fit | Posterior, ordinal: bool) -> str:
     from .report_effects import coefficients
 
+    design = source.design
     parts = []
     kept = [one for one in coefficients(design) if one.name in set(design.names)]
     for j, one in enumerate(kept[:MOST_TERMS]):
@@ -179,7 +198,7 @@ def _predictor(design: Design, ordinal: bool) -> str:
         parts.append(" ".join([beta, *factors]))
     more = len(kept) - len(parts)
     parts += [f"… ({more} more terms)"] if more else []
-    parts += ["offset<sub>i</sub>"] if design.offset is not None or design.remake.offset_column else []
+    parts += ["offset<sub>i</sub>"] if has_offset(source) else []
     for i, term in enumerate(design.terms):
         effects = term.names[:3]
         for k, name in enumerate(effects):
@@ -198,7 +217,7 @@ def _factor(kind: str, label: str, level: str) -> str:
 
 def _effect(i: int, k: int, group: str) -> str:
     """Symbol of one group effect: a letter for each term, a number for each effect."""
-    return f"<i>{'buvwst'[i % 6]}</i>{str(k).translate(SUBSCRIPTS)}<sub>,{group}</sub>"
+    return f"<i>{LETTERS[i % len(LETTERS)]}</i>{str(k).translate(SUBSCRIPTS)}<sub>,{group}</sub>"
 
 
 def _law(design: Design, term: Term, i: int) -> list[str]:
@@ -206,9 +225,13 @@ def _law(design: Design, term: Term, i: int) -> list[str]:
     shown = [_effect(i, k, group) for k in range(min(len(term.names), 3))]
     left = shown[0] if len(term.names) == 1 else f"({', '.join(shown)}{', …' if len(term.names) > 3 else ''})"
     relatives = " <b>A</b>" if term.group in design.known else ""
+    several = sum(one.group == term.group for one in design.terms) > 1  # then each needs a name of its own
+    name = f"{LETTERS[i % len(LETTERS)]},{group}" if several else group
     if len(term.names) == 1:
-        return [f"{left} ~ Normal(0, σ<sub>{group}</sub>²{relatives})"]
-    return [f"{left} ~ Normal(<b>0</b>, <b>Σ</b><sub>{group}</sub>{relatives})"]
+        return [f"{left} ~ Normal(0, σ<sub>{name}</sub>²{relatives})"]
+    shape = "" if term.structure == "us" else " diagonal" if "diag" in term.structure else " structured as above"
+    shape = f", <b>Σ</b><sub>{name}</sub>{shape}" if shape else ""
+    return [f"{left} ~ Normal(<b>0</b>, <b>Σ</b><sub>{name}</sub>{relatives}){shape}"]
 
 
 # -- priors -----------------------------------------------------------------------------------------------------

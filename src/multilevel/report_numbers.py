@@ -11,7 +11,8 @@ import numpy as np
 from .cli_files import records
 from .errors import MultilevelError
 from .report_html import Cell, bullets, decimals, escape, fixed, measured, number, p_value, paragraph, table
-from .report_words import Estimate, probability, ratio_name, readings
+from .report_sentences import probability, ratio_texts, readings
+from .report_words import Estimate, conditional, ratio_name, scale_name
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -38,11 +39,7 @@ def effects_section(source: Fit | Posterior, found: list[Estimate], level: float
     rest = f"{'posterior' if bayes else 'fit'}.fixef() has all"
     parts = [table("Fixed effects: the population", heads, rows, MOST_ROWS, rest)]
     if ratio:
-        times = [
-            [one.name, *(_times(v) for v in (one.value, one.low, one.high))]
-            for one in found
-            if one.known and one.readable
-        ]
+        times = [[one.name, *_times(one)] for one in found if one.known and one.readable]
         kept = [row for row in times if row[0] != "Intercept"]
         names = ("term", ratio, f"{percent} from", "to")
         parts.append(
@@ -68,9 +65,9 @@ def _test(source: Fit | Posterior, one: Estimate) -> list[Any]:
     return [last] if source_generalised(source) else [Cell("–" if df is None else f"{df:,.1f}", df, "n"), last]
 
 
-def _times(value: float | None) -> Cell:
-    times = None if value is None else math.exp(value) if value < 700 else math.inf
-    return Cell(number(times, 3), times, "n")
+def _times(one: Estimate) -> list[Cell]:
+    values = [None if v is None else math.exp(v) if v < 700 else math.inf for v in (one.value, one.low, one.high)]
+    return [Cell(text, value, "n") for text, value in zip(ratio_texts(one), values, strict=True)]
 
 
 def _share(value: float | None) -> Cell:
@@ -85,17 +82,29 @@ def _reservation(source: Fit | Posterior, bayes: bool) -> str:
         "change the response depends on how the data came about."
     )
     family = source.model.distribution
-    if family is not None and family.link != "identity" and family.name != "lognormal" and source.design.terms:
-        text += " They compare rows of the same group; averaged over groups, differences of the response are others."
+    if conditional(source) and family is not None:
+        text += " They compare rows of the same group;"
+        if family.link == "log":
+            text += (
+                " averaged over groups, means are higher than those of a typical group, and ratios stay the same only "
+                "where nothing but intercepts varies."
+            )
+        else:
+            text += " averaged over groups, differences are others, and as a rule smaller."
     if bayes:
-        return text + " Intervals hold the stated share of the posterior probability, by the model and its priors."
+        return (
+            f"{text} Estimates are posterior means, their errors posterior sds. Intervals lie between quantiles and hold "
+            "the stated share of the posterior probability, by the model and its priors."
+        )
     return f"{text} {_tests(source)}"
 
 
 def _tests(source: Fit | Posterior) -> str:
     if source_generalised(source):
         return "Tests and intervals use the normal distribution (Wald)."
-    return "Degrees of freedom are Satterthwaite's." if source.design.terms else "Tests are t-tests."
+    if source.design.terms:
+        return "Tests and intervals use Student's t with Satterthwaite's degrees of freedom."
+    return "Tests and intervals use Student's t."
 
 
 # -- variances --------------------------------------------------------------------------------------------------
@@ -111,6 +120,7 @@ def variance_section(source: Fit | Posterior, level: float) -> str:
 
 def _components(fit: Fit) -> str:
     rows: list[list[Any]] = []
+    scale = scale_name(fit)
     for one in records(fit.varcorr()):
         pair = one["term2"] is not None
         name = f"{one['term1']}, {one['term2']}" if pair else one["term1"] or ""
@@ -124,7 +134,7 @@ def _components(fit: Fit) -> str:
     )
     return shown + paragraph(
         "About two thirds of groups lie within one sd of the population"
-        + (", on the scale of the linear predictor." if fit.generalised else ".")
+        + (f", on the {escape(scale)} scale." if scale else ".")
         if any(one["group"] != "Residual" and one["sdcor"] for one in records(fit.varcorr()))
         else ""
     )
@@ -150,12 +160,22 @@ def _further(fit: Fit) -> str:
     if not rows:
         return ""
     heads = ("parameter", "estimate", "std. error")[: len(rows[0])]
+    return table(_further_title(fit), heads, rows, MOST_ROWS, "fit.residual_structure()")
+
+
+def _further_title(fit: Fit) -> str:
     family = fit.model.distribution
-    title = "Structure of the residuals"
-    if family is not None:
-        title = "Beyond the mean: dispersion (log scale), extra zeros (logit scale)"
-        title = "Thresholds between the categories" if family.name == "ordinal" else title
-    return table(title, heads, rows, MOST_ROWS, "fit.residual_structure()")
+    if family is None:
+        return "Structure of the residuals"
+    if family.name == "ordinal":
+        return "Thresholds between the categories"
+    said = {
+        "size": "log of the size", "sigma": "log of sigma", "shape": "log of the shape",
+        "df": "log of the degrees of freedom less one", "power": "logit of the power's place in its range",
+        "zi": "logit of the share of extra zeros", "hurdle": "logit of the share of zeros",
+    }  # fmt: skip
+    names = dict.fromkeys(str(next(iter(one.values()))).partition("[")[0] for one in records(fit.residual_structure()))
+    return f"Beyond the mean: {', '.join(said.get(name, f'log of {escape(name)}') for name in names)}"
 
 
 def _shares(source: Fit | Posterior, level: float) -> str:
@@ -172,7 +192,7 @@ def _shares(source: Fit | Posterior, level: float) -> str:
     heads = ("share", "estimate", f"{100 * level:.4g}% from", "to")
     without = all(row[2].value is None for row in rows)
     shown = table(title, heads[: 2 if without else 4], [row[: 2 if without else 4] for row in rows])
-    return shown + paragraph(_share_words(rows))
+    return shown + paragraph(_share_words(source, rows))
 
 
 def _found_shares(source: Fit | Posterior, options: dict[str, Any]) -> tuple[list[list[Any]], str]:
@@ -192,23 +212,27 @@ def _found_shares(source: Fit | Posterior, options: dict[str, Any]) -> tuple[lis
     return rows, why
 
 
-def _share_words(rows: list[list[Any]]) -> str:
+def _share_words(source: Fit | Posterior, rows: list[list[Any]]) -> str:
     found = {row[0]: row[1].value for row in rows if row[1].value is not None}
     words = []
+    groups, predictors = bool(source.design.terms), any(name != "Intercept" for name in source.design.names)
     if "ICC, adjusted" in found:
         words.append(
-            f"Of what the predictors leave, {_percent(found['ICC, adjusted'])} lies between groups (adjusted ICC)."
+            f"Of {'what the predictors leave' if predictors else 'the variance'}, {_percent(found['ICC, adjusted'])} lies "
+            "between groups (adjusted ICC)."
         )
-    if "R², marginal" in found and "R², conditional" in found:
+    if predictors and "R², marginal" in found and "R², conditional" in found:
         words.append(
-            f"The predictors account for {_percent(found['R², marginal'])} of the variance (marginal R²); with the "
-            f"groups it is {_percent(found['R², conditional'])} (conditional R²)."
+            f"The predictors account for {_percent(found['R², marginal'])} of the variance (marginal R²)"
+            + (f"; with the groups it is {_percent(found['R², conditional'])} (conditional R²)." if groups else ".")
         )
     return " ".join(words)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%" if share >= 0.01 or share == 0 else "less than 1%"
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return "less than 1%" if share < 0.5 else "more than 99%"
+    return f"{100 * share:.0f}%"
 
 
 # -- groups -----------------------------------------------------------------------------------------------------
@@ -220,6 +244,7 @@ def groups_section(source: Fit | Posterior, level: float) -> str:
 
     if not source.design.terms:
         return paragraph("The model has no group effects.")
+    scale = scale_name(source)
     try:
         rows = records(source.ranef(level) if isinstance(source, Posterior) else source.ranef())
     except MultilevelError as error:
@@ -230,6 +255,12 @@ def groups_section(source: Fit | Posterior, level: float) -> str:
             "group has, and "
             "the noisier they are, the more it is drawn towards the population. Ranks of groups are less certain "
             "than they look."
+            + (f" They are on the {escape(scale)} scale." if scale else "")
+            + (
+                ""
+                if isinstance(source, Posterior)
+                else " Intervals are normal, each by itself, and take the estimated variances and fixed effects as known."
+            )
         ),
         "" if isinstance(source, Posterior) else bullets(_reliabilities(source, rows)),
     ]
@@ -267,8 +298,7 @@ def _half(level: float) -> float:
 
 
 def _reliabilities(fit: Fit, rows: list[dict[str, Any]]) -> list[str]:
-    """What share of a group's own difference is kept, on average: one less the mean conditional "
-    "variance over the variance."""
+    """The share of a group's own difference that is kept on average: one less mean conditional variance over variance."""
     variance = {(one["group"], one["term1"]): one["vcov"] for one in records(fit.varcorr()) if one["term2"] is None}
     errors: dict[tuple[str, str], list[float]] = {}
     for row in rows:

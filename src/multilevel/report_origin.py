@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .fit import Fit
     from .posterior import Posterior
 
-__all__ = ["call_text", "cite_section", "origin_section"]
+__all__ = ["call_text", "cite_section", "method_text", "origin_section"]
 
 
 def origin_section(source: Fit | Posterior, author: str | None) -> str:
@@ -29,7 +29,7 @@ def origin_section(source: Fit | Posterior, author: str | None) -> str:
             ("Seed", "none was given; another run gives slightly other numbers" if seed is None else escape(seed))
         ]
     else:
-        pairs += [("Estimation", escape(_method(source)))]
+        pairs += [("Estimation", escape(method_text(source)))]
     return (
         definitions(pairs)
         + f"<pre>{escape_lines(call_text(source))}</pre>"
@@ -46,7 +46,8 @@ def _indented(line: str) -> str:
     return " " * (len(line) - len(line.lstrip(" "))) + escape(line.lstrip(" "))
 
 
-def _method(fit: Fit) -> str:
+def method_text(fit: Fit) -> str:
+    """How the parameters were estimated."""
     if not fit.generalised:
         return "restricted maximum likelihood (REML)" if fit.reml else "maximum likelihood"
     nodes = fit.model._quadrature

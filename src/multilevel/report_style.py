@@ -54,6 +54,8 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .8rem
 }
 @media screen and (max-width: 34rem) {
   .sheet { padding: 1.2rem 1rem 3rem; } h1 { font-size: 1.5rem; } nav ol { columns: 1; }
+  figure { overflow-x: auto; } figure img { max-width: none; width: 36rem; } figcaption { position: sticky; left: 0; }
+  tbody th { overflow-wrap: anywhere; min-width: 9rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } ul { padding-left: 1.3rem; }
 }
 @media screen and (prefers-color-scheme: dark) {
@@ -72,6 +74,6 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .8rem
   p:has(+ figure), p:has(+ .wide) { break-after: avoid; }
   table { font-size: 8.5pt; width: 100%; min-width: 0; } .n { white-space: normal; }
   th, td { overflow-wrap: anywhere; } thead th, td.n { overflow-wrap: normal; } tbody th { min-width: 8em; }
-  figure img { max-height: 125mm; width: auto; } .short, pre, .formula, .equations { print-color-adjust: exact; }
+  figure img { max-height: 200mm; width: auto; } .short, pre, .formula, .equations { print-color-adjust: exact; }
 }
 """

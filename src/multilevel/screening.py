@@ -159,6 +159,8 @@ def _null_fit(y: str, group: str | Iterable[str], data: Any, family: Any) -> Fit
     from .model import Model
 
     names = group_texts(group)
+    if y in names:
+        raise OptionError(f"y and the group are the same column, {y!r}; an ICC is of one column within the groups of another")
     table = Table(data)
     left = quoted(y) if y in table.names else y
     bars = " + ".join(f"(1 | {quoted(one) if one in table.names else one})" for one in names)

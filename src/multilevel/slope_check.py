@@ -16,7 +16,7 @@ from . import formula as formulas
 from .errors import DataError, MultilevelWarning, OptionError
 from .frame import like
 from .inflation import Unfitted
-from .random_tests import p_values
+from .random_tests import p_values, several_p_value
 from .side_terms import SideTerm, terms_of
 from .slope_tables import own_slopes, sentence_of, verdict_of
 
@@ -45,7 +45,7 @@ class SlopeCheck:
         With a slope for each.
     lrt, df, p_value, p_boundary : float
         Likelihood-ratio test; p_value is the chi-square's with df, p_boundary knows that a variance cannot be negative (NaN
-        where several variances are tested at once).
+        where several variances are tested at once and their mixture is not known: see `Fit.ranova`).
     verdict : str
         "vary", "common" or "unclear".
     sentence : str
@@ -170,8 +170,9 @@ def random_slope_check(
     Notes
     -----
     p_boundary is the mixture ``0.5 chi2(q) + 0.5 chi2(q + 1)`` of a variance with q covariances (Self & Liang 1987, J. Am.
-    Stat. Assoc. 82, 605; Stram & Lee 1994, Biometrics 50, 1171). The verdict is "vary" where p < 0.05 and AIC agree that
-    slopes vary, "common" where both say they do not, "unclear" where they differ or a fit is not certain.
+    Stat. Assoc. 82, 605; Stram & Lee 1994, Biometrics 50, 1171), for a slope of several columns as in `Fit.ranova`. The
+    verdict is "vary" where p < 0.05 and AIC agree that slopes vary, "common" where both say they do not, "unclear" where they
+    differ or a fit is not certain.
 
     Examples
     --------
@@ -361,7 +362,9 @@ def _compared(term: SideTerm, group: str, small: Fit, large: Fit) -> SlopeCheck:
     columns = _columns_of(large, group, term.label)
     home = next(t for t in large.design.terms if t.group == group and columns[0] in t.names)
     others = len(home.names) - 1 if home.structure == "us" else 0
-    plain, boundary = p_values(lrt, df, others if len(columns) == 1 else None)
+    plain, boundary = p_values(lrt, df, others)
+    if len(columns) > 1:
+        boundary = several_p_value(small, large, lrt, df)
     verdict = verdict_of(small, large, plain if np.isnan(boundary) else boundary)
     text = sentence_of(verdict, term.label, group, columns, (small, large), (lrt, plain, boundary))
     return SlopeCheck(term.label, group, small, large, lrt, df, plain, boundary, verdict, text)

@@ -133,7 +133,7 @@ def _pack(fit: Fit, data: bool) -> tuple[dict[str, Any], dict[str, Array]]:
     columns: dict[str, Any] = {}
     if data:
         arrays |= rows_out(fit.rows_of_data())
-        columns = archive.pack_columns(fit.model._data, _used_columns(fit), design.n_input, arrays)
+        columns = archive.pack_columns(fit.model._data, used_columns(fit), design.n_input, arrays)
     header: dict[str, Any] = {
         "family": fit.model.family,
         "data": data,
@@ -168,7 +168,7 @@ def _whole(name: str, value: Array) -> Array:
     return value.astype({"ptr": "<i8", "idx": "<i4"}.get(name[:3], "<f8"))
 
 
-def _used_columns(fit: Fit) -> list[str]:
+def used_columns(fit: Fit) -> list[str]:
     """Names of the columns of the data that the model used, as augment() and the plots show them."""
     from .expressions import analyse
 

@@ -88,8 +88,9 @@ class TestVerbs:
         frame
             term, npar, loglik, aic, lrt, df, p_value, p_boundary; the fit itself first as "<none>". ``p_value`` is the
             chi-square's with df, as lmerTest's, and too large, because a variance cannot be negative. ``p_boundary``
-            knows that: the mixture ``0.5 chi2(q) + 0.5 chi2(q + 1)`` where one variance goes with q covariances; NaN where
-            several variances go at once, for their weights depend on the design.
+            knows that: the mixture ``0.5 chi2(q) + 0.5 chi2(q + 1)`` where one variance goes with q covariances. Where two
+            or three go at once, with three parameters at most, its weights are computed from the design; NaN beyond that,
+            and where the smaller model has a variance of zero itself.
 
         Raises
         ------
