@@ -14,7 +14,7 @@ html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto,
   "Noto Sans", "Liberation Sans", sans-serif; overflow-wrap: break-word; }
 .sheet { max-width: 78rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-header, main, footer { max-width: 50rem; margin-left: auto; margin-right: auto; }
+header, nav, main, footer { max-width: 50rem; margin-left: auto; margin-right: auto; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; text-wrap: balance; }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 2.8rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
@@ -49,7 +49,7 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .8rem
 @media screen and (min-width: 72rem) {
   .sheet { display: grid; grid-template-columns: 15rem minmax(0, 50rem); column-gap: 3rem; justify-content: center; }
   header, main, footer { grid-column: 2; width: 100%; margin-left: 0; }
-  nav { grid-column: 1; grid-row: 2; position: sticky; top: 1.5rem; align-self: start; }
+  nav { margin: 0; grid-column: 1; grid-row: 2; position: sticky; top: 1.5rem; align-self: start; }
   nav ol { columns: 1; } nav h2 { margin-top: 3.4rem; }
 }
 @media screen and (max-width: 34rem) {
@@ -66,7 +66,7 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .8rem
 @media print {
   @page { margin: 18mm 16mm; }
   :root { color-scheme: light; }
-  html { font-size: 10pt; } .sheet { padding: 0; max-width: none; } header, main, footer { max-width: none; }
+  html { font-size: 10pt; } .sheet { padding: 0; max-width: none; } header, nav, main, footer { max-width: none; }
   a { color: inherit; text-decoration: none; }
   h2, h3, caption { break-after: avoid; } h2 { margin-top: 1.8rem; }
   figure, tr, .small, .equations, .short, blockquote, li { break-inside: avoid; } p { orphans: 3; widows: 3; }
