@@ -1,4 +1,4 @@
-"""Encodings of levels, judged out of sample: ``python benchmarks/encoding.py``, some fifteen minutes on two cores.
+"""Encodings of levels, judged out of sample: ``python benchmarks/encoding.py``, some five minutes on two cores.
 
 Each encoding stands before a linear model (ridge or logistic regression with scikit-learn's default penalty) and before
 small boosted trees; the loss is that on rows not used: RMSE of a number, log-loss of a class. What counts is the difference

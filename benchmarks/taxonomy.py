@@ -1,7 +1,7 @@
 """Classification into a taxonomy: ours, flat logistic regression and HiClass, each tuned, on the same splits.
 
     python taxonomy.py amazon  --data amazon_products_10k.parquet   # 6/64 titles; --three: 6/64/360
-    python taxonomy.py wordnet --data wordnet_nouns.parquet         # 19/171 glosses
+    python taxonomy.py wordnet --data wordnet_nouns.parquet         # 19/170 glosses
     python taxonomy.py speed   --data wordnet_nouns.parquet         # one evaluation; fits against scikit-learn
     python taxonomy.py deep    --data wordnet_nouns.parquet         # thousands of leaves: memory
 
