@@ -101,6 +101,7 @@ def test_mistakes_with_compare(run: Run) -> None:
     mistake(run("compare", COMMON, COMMON, "sleepstudy"), "is given twice")
     mistake(run("compare", "one.mlv", COMMON, "sleepstudy"), "give models of one sort")
     mistake(run("compare", "one.mlv", "two.mlv", "--ml"), "--ml goes with formulas")
+    mistake(run("compare", "one.mlv", "two.mlv", "--quadrature", "0"), "--quadrature goes with formulas")
     mistake(run("compare", "one.mlv", "two.mlv", "--family", "poisson"), "--family goes with formulas")
     mistake(run("compare", "one.mlv", "three.mlv"), "there is no file 'three.mlv'")
     mistake(run("compare", "one.mlv", "math10"), "'math10' is neither a saved model nor a formula")

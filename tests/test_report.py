@@ -18,7 +18,7 @@ from report_reader import Page
 import multilevel as ml
 from multilevel.report_effects import coefficients
 from multilevel.report_html import decimals, fixed, number
-from multilevel.report_origin import call_text
+from multilevel.report_origin import call_text, method_text
 
 SECTIONS = [
     "short", "question", "data", "model", "estimates", "variances", "groups", "predictions", "checks", "evidence", "care",
@@ -249,6 +249,41 @@ def test_the_call_makes_the_model_again() -> None:
     scope = {"data": ml.load("sleepstudy")}
     exec(call_text(serial), scope)
     assert scope["fit"].criterion == pytest.approx(serial.criterion, rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"quadrature": 0}, {"quadrature": 1}, {"quadrature": 5}])
+def test_the_call_has_the_points_of_quadrature(options: dict[str, int]) -> None:
+    data = ml.load("cbpp")
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    fit = ml.Model(formula, data, family="binomial").fit(**options)
+    scope: dict[str, object] = {"data": data}
+    exec(call_text(fit), scope)
+    assert scope["fit"].loglik == pytest.approx(fit.loglik, rel=1e-12)
+    assert ("quick start" in method_text(fit)) == (options["quadrature"] == 0)
+
+
+def test_the_call_holds_a_shape_that_was_held() -> None:
+    data = ml.load("sleepstudy")
+    fit = ml.Model("Reaction ~ Days + (1 | Subject)", data, family=ml.student(df=4)).fit()
+    scope: dict[str, object] = {"data": data}
+    exec(call_text(fit), scope)
+    assert scope["fit"].loglik == pytest.approx(fit.loglik, rel=1e-10)
+    free = ml.Model("Reaction ~ Days + (1 | Subject)", data, family="student").fit()
+    exec(call_text(free), scope)
+    assert scope["fit"].loglik == pytest.approx(free.loglik, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    "options", [{"draws": 200, "thin": 2}, {"draws": 500, "warmup": 200, "method": "nuts", "target": 0.9}]
+)
+def test_the_call_makes_the_draws_again(options: dict[str, object], tmp_path) -> None:
+    data = ml.load("sleepstudy")
+    made = ml.Model("Reaction ~ Days + (1 | Subject)", data).sample(chains=2, seed=3, progress=False, **options)
+    made.save(tmp_path / "draws.mlv", data=True)
+    for one in (made, ml.read(tmp_path / "draws.mlv")):
+        scope: dict[str, object] = {"data": data}
+        exec(call_text(one), scope)
+        np.testing.assert_array_equal(scope["posterior"].draws_kept.beta, made.draws_kept.beta)
 
 
 def test_frames_of_polars_and_rows_read_back(tmp_path) -> None:

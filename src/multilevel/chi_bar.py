@@ -208,7 +208,7 @@ def _products(small: Fit, pieces: list[Piece]) -> tuple[list[list[Array]], float
             sizes.append(levels)
     z, x = sparse.hstack(parts, format="csr"), d.X * root[:, None]
     inner = np.asarray((z.T @ z).todense()) / sigma2
-    cov = _covariance(pieces, sizes)
+    cov = _covariance(pieces)
     whole = np.linalg.solve(np.eye(len(inner)) + inner @ cov, np.column_stack([inner, z.T @ x / sigma2]))
     made, across = whole[:, : len(inner)], whole[:, len(inner) :]
     free = float(len(d.y))
@@ -221,14 +221,11 @@ def _products(small: Fit, pieces: list[Piece]) -> tuple[list[list[Array]], float
     return [[made[s, t] for t in own] for s in own], free
 
 
-def _covariance(pieces: list[Piece], sizes: list[int]) -> Array:
+def _covariance(pieces: list[Piece]) -> Array:
     """(q, q) covariance of all effects in the smaller model, levels of an effect together."""
-    out, at = np.zeros((sum(sizes), sum(sizes))), 0
-    for piece in pieces:
-        k, levels = len(piece.cov), len(piece.term.levels)
-        out[at : at + k * levels, at : at + k * levels] = np.kron(piece.cov, np.eye(levels))
-        at += k * levels
-    return out
+    from scipy.linalg import block_diag
+
+    return np.asarray(block_diag(*(np.kron(piece.cov, np.eye(len(piece.term.levels))) for piece in pieces)))
 
 
 def _entries(pieces: list[Piece]) -> tuple[list[list[tuple[int, int]]], Array, NDArray[np.bool_]]:

@@ -134,7 +134,8 @@ def _no_model_options(args: argparse.Namespace) -> None:
     """Options of a model belong to formulas: a saved one has its own."""
     names = (*MODEL_OPTIONS, *FAMILY_OPTIONS, "quadrature", "factor", "ml", "threads")
     for name in names:
-        if getattr(args, name, None) not in (None, False, [], DEFAULTS.get(name)):
+        value = getattr(args, name, None)  # 0 is given, though it equals False
+        if not (value is None or value is False or value == [] or value == DEFAULTS.get(name)):
             raise OptionError(f"--{name} goes with formulas; a saved model is as it was")
 
 
@@ -219,11 +220,11 @@ def cross_validate(args: argparse.Namespace) -> list[str]:
         models = dict(zip(_names(args, given, _of_files(given)), map(read_model, given), strict=True))
         table = next(iter(models.values())).model.data
     else:
+        names = _names(args, given, given)
         for text in given:
             parse(text)
         table = with_factors(load_table(data), args.factor)
-        made = [_fitted(text, table, args) for text in given]
-        models = dict(zip(_names(args, given, given), made, strict=True))
+        models = {name: _fitted(text, table, args) for name, text in zip(names, given, strict=True)}
     leave = args.leave if args.labels is None else _labels(table, args.labels)
     found = validated(models, leave, folds, args.seed, args.jobs, baselines=args.baselines)
     content = {

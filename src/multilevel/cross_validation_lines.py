@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cross_validation_table import MEASURES, MORE_IS_BETTER
+from .cross_validation_table import MEASURES, MORE_IS_BETTER, mean_of
 from .errors import OptionError, listing, nearest
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def differences(result: CrossValidation, measure: str) -> Differences:
     if not common.any():
         raise OptionError("no row is predicted by all of the models, so that their scores do not compare; see by_row()")
     found = [
-        _joint_mean(result._joint[name], common) if joint else result._measure(name, measure, common) for name in some
+        (*mean_of(result._joint[name][common]), result._joint[name]) if joint else result._measure(name, measure, common)
+        for name in some
     ]
     value, error, parts = (
         np.array([one[0] for one in found]),
@@ -97,17 +98,8 @@ def differences(result: CrossValidation, measure: str) -> Differences:
     )
 
 
-def _joint_mean(values: Array, where: NDArray[np.bool_]) -> tuple[float, float, Array]:
-    some = values[where]
-    return float(some.mean()), _standard_error(some), values
-
-
 def _error(result: CrossValidation, each: Array, where: NDArray[np.bool_], joint: bool) -> float:
-    return _standard_error(each[where]) if joint else result._mean(each, where)[1]
-
-
-def _standard_error(values: Array) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return mean_of(each[where])[1] if joint else result._mean(each, where)[1]
 
 
 def fold_scores(result: CrossValidation, measure: str) -> Array:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .cross_validation_folds import Folds
     from .model import Model
 
-__all__ = ["CrossValidation", "FoldResult"]
+__all__ = ["CrossValidation", "FoldResult", "mean_of"]
 
 Array = NDArray[np.float64]
 
@@ -165,7 +165,7 @@ class CrossValidation:
             if self.folds.units:
                 found = self._joint[model][~np.isnan(self._joint[model])]
                 columns.setdefault("groups", []).append(len(found))
-                value, error = _mean_of(found)
+                value, error = mean_of(found)
                 columns.setdefault("joint_log_score", []).append(value)
                 columns.setdefault("joint_log_score_se", []).append(error)
         return columns
@@ -207,7 +207,7 @@ class CrossValidation:
         if measure == "joint_log_score":
             gain = self._joint[model] - self._joint[other]
             gain = gain[~np.isnan(gain)]
-            return *_mean_of(gain), len(gain)
+            return *mean_of(gain), len(gain)
         both = self._scored(model, measure) & self._scored(other, measure)
         mine, _, each = self._measure(model, measure, both)
         theirs, _, their_each = self._measure(other, measure, both)
@@ -425,7 +425,8 @@ class CrossValidation:
         return ["", *out] if out else []
 
 
-def _mean_of(values: Array) -> tuple[float, float]:
+def mean_of(values: Array) -> tuple[float, float]:
+    """Mean of independent scores, and its standard error."""
     n = len(values)
     if not n:
         return float("nan"), float("nan")

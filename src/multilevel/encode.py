@@ -152,7 +152,7 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
         """
         rows, target, codes = self._fit(X, y)
         out = np.full((rows.n, len(self.paths_) * target.shape[1]), np.nan)
-        for train, test in self._folds(rows.n, X, y):
+        for train, test in self._folds(rows.n, y):
             at = 0
             for levels, numbers in zip(self.levels_, codes, strict=True):
                 for one in self._encode(target[train], numbers[train], levels):
@@ -200,7 +200,7 @@ class PartialPoolingEncoder(TransformerMixin, BaseEstimator):  # type: ignore[mi
         """Encodings of one path: one for each column of the target."""
         return [random_intercepts(one, codes, levels, self.family_, self.scale) for one in target.T]
 
-    def _folds(self, n: int, X: Any, y: Any) -> list[tuple[Any, Any]]:
+    def _folds(self, n: int, y: Any) -> list[tuple[Any, Any]]:
         from sklearn.model_selection import KFold, check_cv
 
         whole = isinstance(self.cv, (int, np.integer)) and not isinstance(self.cv, bool)

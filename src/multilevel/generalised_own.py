@@ -137,6 +137,8 @@ def own_line(fit: GeneralisedFit, rows: Index, W: Array, new: Array) -> Array:
 
 def shrinkage(fit: GeneralisedFit, group: Any) -> Shrinkage:
     """Coefficients that vary by group, on the scale of the link: each level alone, and partially pooled."""
+    from scipy.linalg import block_diag
+
     design = fit.rows_of_data()
     group = pooling_lines._chosen_group(design, group)
     index = [t for t, term in enumerate(design.terms) if term.group == group]
@@ -146,10 +148,6 @@ def shrinkage(fit: GeneralisedFit, group: Any) -> Shrinkage:
     population, inside = pooling_lines._population(Z, design.X, fit.optimum.beta)
     partial = population + np.hstack([fit.optimum.b[t] for t in index])
     rest = fit._eta[1] - np.einsum("ij,ij->i", Z, partial[codes])
-    cov, at = np.zeros((Z.shape[1],) * 2), 0
-    for part in (fit.random_cov()[t] for t in index):
-        cov[at : at + len(part), at : at + len(part)] = part
-        at += len(part)
     return Shrinkage(
         group=group,
         names=tuple(name for term in terms for name in term.names),
@@ -158,7 +156,7 @@ def shrinkage(fit: GeneralisedFit, group: Any) -> Shrinkage:
         own=_by_level(fit, Z, codes, rest, partial),
         partial=partial,
         population=population,
-        cov=cov,
+        cov=np.asarray(block_diag(*(fit.random_cov()[t] for t in index))),
         fixed=tuple(name for name, kept in zip(design.names, inside, strict=True) if not kept),
         groups=tuple(one for one in pooling_lines.group_names(design) if one != group),
         lost="no finite estimate alone (too few rows, or all outcomes alike)",

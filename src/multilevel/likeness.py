@@ -46,7 +46,7 @@ def check_alike(models: Mapping[str, Model]) -> tuple[str, ...]:
     for name, other in others:
         reason = unlike(one.design, other.design, (first, name))
         if reason is None and (one.distribution is not None or other.distribution is not None):
-            reason = _weights(one.design, other.design, (first, name))
+            reason = _weights(one.design, other.design)
         if reason is not None:
             raise DataError(f"{first!r} and {name!r} cannot be compared: {reason}")
         _check_quadrature(one, other, (first, name))
@@ -136,7 +136,7 @@ def same_weights(one: Design, other: Design) -> bool:
     return np.array_equal(_or_ones(one.weights, len(one.rows)), _or_ones(other.weights, len(other.rows)))
 
 
-def _weights(one: Design, other: Design, names: tuple[str, str]) -> str | None:
+def _weights(one: Design, other: Design) -> str | None:
     """Weights of a generalised model count rows several times: other ones are other data."""
     if same_weights(one, other):
         return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .effect_lines import pick
 from .frame import like
+from .inference import t_table
 from .panel_estimates import Estimate, Variances, random_variances
 from .panel_hausman import FEW, Test, verdict
 from .panel_rows import PanelRows, cluster_count
@@ -186,14 +187,12 @@ class Panel:
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns of ``frame()`` as arrays."""
-        from scipy.special import stdtr, stdtrit
-
         parts = []
         for name, one in self.estimates.items():
             se = _roots(one.vcov)
-            t, half = one.coef / se, stdtrit(one.df, 0.5 + self.asked.level / 2) * se
-            p = 2 * stdtr(one.df, -np.abs(t))
-            table = (one.coef, se, t, one.df, p, one.coef - half, one.coef + half)
+            tested = t_table(one.coef, se, one.df, self.asked.level)
+            ends = tested["conf_low"], tested["conf_high"]
+            table = (one.coef, se, tested["statistic"], one.df, tested["p_value"], *ends)
             parts += [
                 (name, term, *(float(column[one.names.index(term)]) for column in table))
                 for term in self.terms

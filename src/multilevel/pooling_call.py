@@ -14,6 +14,7 @@ from .formula_tokens import quoted
 from .inflation import Unfitted
 from .pooling_result import Pooling, made
 from .side_terms import SideTerm, matrices, terms_of
+from .singularity import in_words
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -257,7 +258,7 @@ def _effects(first: Model, vary: Any, notes: list[str]) -> str:
     still = [term.label for term in terms if term not in within and not _flat(rows, term)]
     if still:
         what = ("does", "Its part is") if len(still) == 1 else ("do", "Their part is")
-        notes.append(f"{_and(still)} {what[0]} not vary within {d.group}. {what[1]} in the groups' intercepts.")
+        notes.append(f"{in_words(still)} {what[0]} not vary within {d.group}. {what[1]} in the groups' intercepts.")
     width = intercept + sum(len(term.columns) for term in within)
     J, n = len(d.levels), len(first.design.y)
     if within and (n <= J * width or width >= J):
@@ -308,10 +309,6 @@ def _named(vary: Any, terms: list[SideTerm], within: list[SideTerm], group: str)
             )
         out.append(known[name])
     return out
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def _partial(

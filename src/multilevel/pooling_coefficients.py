@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .design import Design
     from .fit import Fit
     from .generalised import GeneralisedFit
+    from .pooling_models import NoPooling
     from .pooling_own import Own
     from .posterior import Posterior
 
@@ -177,12 +178,12 @@ def no(own: Own, columns: Columns, sigma: float, df: float | None, level: float)
     return _around(estimate.reshape(J, k), error.reshape(J, k), half, state.reshape(J, k))
 
 
-def population(complete_fit: Fit, own: Own, sigma: float, df: float | None, fit: Fit | Posterior, level: float) -> Any:
+def population(complete_fit: Fit, without: NoPooling, fit: Fit | Posterior, level: float) -> Any:
     """Columns of `Pooling.population`."""
     from .posterior import Posterior
     from .posterior_lines import _flat, summaries
 
-    names, columns = complete_fit.design.names, columns_of(fit.design, fit.design.terms[0].group)
+    names, columns, own = complete_fit.design.names, without.columns, without.own
     p, c = len(names), len(columns.shared)
     first = complete_fit.fixef_columns(level, ddf="none" if complete_fit.generalised else "satterthwaite")
     at = [list(first["term"]).index(name) for name in names]
@@ -191,9 +192,9 @@ def population(complete_fit: Fit, own: Own, sigma: float, df: float | None, fit:
     if c:
         zero = np.zeros((c, len(columns.names)))
         estimate, variance, _ = own.at(np.zeros(c, dtype=np.int_), zero, np.eye(c))
-        half = normal(level) if df is None else student(level, df)
+        half = normal(level) if without._df is None else student(level, without._df)
         estimate[own.common_turn == 0] = np.nan  # the groups' own coefficients take it in
-        found = _around(estimate, np.where(np.isnan(estimate), np.nan, sigma * np.sqrt(variance)), half)
+        found = _around(estimate, np.where(np.isnan(estimate), np.nan, without.sigma * np.sqrt(variance)), half)
         for column, values in zip(second, (found.estimate, found.std_error, found.low, found.high), strict=True):
             column[columns.shared] = values
     out["no"] = second
@@ -282,6 +283,8 @@ def shrinkage(fit: Fit | Posterior, columns: Columns, curvature: Array | None = 
 
 def _mean_shrinkage(posterior: Posterior, columns: Columns, curvature: Array) -> Array:
     """The same, averaged over draws of the variances."""
+    from scipy.linalg import block_diag
+
     from .pooling_own import _gram
     from .posterior_lines import _flat, spread
     from .posterior_predict import sigma_of
@@ -294,11 +297,7 @@ def _mean_shrinkage(posterior: Posterior, columns: Columns, curvature: Array) ->
     sigma = np.ones(len(some)) if posterior.model.distribution is not None else sigma_of(posterior).ravel()[some]
     out = np.zeros((J, k))
     for s, scale in enumerate(sigma):
-        T, at = np.zeros((k, k)), 0
-        for one in covs:
-            width = one.shape[-1]
-            T[at : at + width, at : at + width] = one[s]
-            at += width
+        T = block_diag(*(one[s] for one in covs))
         left = np.linalg.solve(np.eye(k) + T @ gram / scale**2, np.broadcast_to(T, (J, k, k)))
         whole = np.diag(T)
         out += np.where(whole > 0, np.einsum("jkk->jk", left) / np.where(whole > 0, whole, 1.0), 1.0)

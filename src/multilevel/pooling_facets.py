@@ -153,6 +153,8 @@ def shrinkage_of(found: Pooling) -> Shrinkage:
 
 def _cov(found: Pooling) -> Array:
     """(k, k) covariance between groups."""
+    from scipy.linalg import block_diag
+
     from .posterior import Posterior
 
     one = found.partial
@@ -161,8 +163,4 @@ def _cov(found: Pooling) -> Array:
     else:
         covs = one.random_cov()
         parts = [covs[t] for t in found.columns.terms]
-    out, at = np.zeros((len(found.columns.names),) * 2), 0
-    for part in parts:
-        out[at : at + len(part), at : at + len(part)] = part
-        at += len(part)
-    return out
+    return np.asarray(block_diag(*parts))

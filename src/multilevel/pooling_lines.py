@@ -334,6 +334,8 @@ def _alone(W: Array, y: Array, root: Array | None, new: Array) -> Array:
 
 def shrinkage(fit: Fit, group: Any = None) -> Shrinkage:
     """Coefficients that vary by group: each level alone, and partially pooled."""
+    from scipy.linalg import block_diag
+
     design = fit.rows_of_data()
     group = _chosen_group(design, group)
     index = [t for t, term in enumerate(design.terms) if term.group == group]
@@ -345,10 +347,6 @@ def shrinkage(fit: Fit, group: Any = None) -> Shrinkage:
     population, inside = _population(Z, design.X, fit.optimum.beta)
     y = y - design.X[:, ~inside] @ fit.optimum.beta[~inside] - _other_effects(fit, group)
     own = _by_level(Z, y, None if root is None else root**2, codes, len(levels))
-    cov, at = np.zeros((Z.shape[1], Z.shape[1])), 0
-    for part in (fit.random_cov()[t] for t in index):
-        cov[at : at + len(part), at : at + len(part)] = part
-        at += len(part)
     return Shrinkage(
         group=group,
         names=tuple(name for term in terms for name in term.names),
@@ -357,7 +355,7 @@ def shrinkage(fit: Fit, group: Any = None) -> Shrinkage:
         own=own,
         partial=population + np.hstack([fit.optimum.b[t] for t in index]),
         population=population,
-        cov=cov,
+        cov=np.asarray(block_diag(*(fit.random_cov()[t] for t in index))),
         fixed=tuple(name for name, kept in zip(design.names, inside, strict=True) if not kept),
         groups=tuple(one for one in group_names(design) if one != group),
     )

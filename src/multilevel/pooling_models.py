@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .errors import DataError, MultilevelWarning, OptionError
 from .formula import parse, render
 from .frame import like
+from .inflation import Unfitted
 from .pooling_coefficients import Columns, Estimates, columns_of, no, normal, student, varying
 from .pooling_own import Own, density_of, own_coefficients
 
@@ -249,7 +250,7 @@ def predictions(one: NoPooling, new: Any, interval: str | None, level: float, of
         raise OptionError(f"interval {interval!r} is not known; allowed are None, 'confidence' and 'prediction'")
     if interval == "prediction" and one.held is not None:
         raise OptionError("without pooling there is no prediction interval of this family; use interval='confidence'")
-    shape: Any = _Rows(one)
+    shape: Any = Unfitted(one.model.design, one.model)
     names = [one.columns.group]
     rows = (
         linear._fitted_rows(shape, names, False) if new is None else linear._new_rows(shape, new, names, offset, False)
@@ -290,14 +291,3 @@ def _ends(one: NoPooling, low: Array, high: Array, further: list[Array] | None) 
     if one.held.family.zero == "none" and one.held.family.name != "lognormal":
         return through_link(one.held, low, high)
     return _mean(one, low, further), _mean(one, high, further)
-
-
-class _Rows:
-    """A design in the shape that `predict` reads of a fit."""
-
-    def __init__(self, one: NoPooling) -> None:
-        self.design, self.model = one.model.design, one.model
-
-    def rows_of_data(self) -> Any:
-        """The design."""
-        return self.design

@@ -188,8 +188,7 @@ class Pooling:
         Without pooling only coefficients that all groups share are there: those of terms that vary within groups but whose
         coefficients do not. Intervals of partial pooling use the normal distribution.
         """
-        own = self.models["no"]
-        columns = population(self.models["complete"], own.own, own.sigma, own._df, self.partial, self.level)
+        columns = population(self.models["complete"], self.models["no"], self.partial, self.level)
         return like(self._kind, columns)
 
     def summary(self) -> str:

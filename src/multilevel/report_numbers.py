@@ -120,8 +120,8 @@ def variance_section(source: Fit | Posterior, level: float) -> str:
 
 def _components(fit: Fit) -> str:
     rows: list[list[Any]] = []
-    scale = scale_name(fit)
-    for one in records(fit.varcorr()):
+    scale, found = scale_name(fit), records(fit.varcorr())
+    for one in found:
         pair = one["term2"] is not None
         name = f"{one['term1']}, {one['term2']}" if pair else one["term1"] or ""
         rows.append(
@@ -135,7 +135,7 @@ def _components(fit: Fit) -> str:
     return shown + paragraph(
         "About two thirds of groups lie within one sd of the population"
         + (f", on the {escape(scale)} scale." if scale else ".")
-        if any(one["group"] != "Residual" and one["sdcor"] for one in records(fit.varcorr()))
+        if any(one["group"] != "Residual" and one["sdcor"] for one in found)
         else ""
     )
 

@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .families import SHAPES
 from .report_html import bullets, definitions, escape, paragraph
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from .posterior import Posterior
 
 __all__ = ["call_text", "cite_section", "method_text", "origin_section"]
+
+USUAL = {"method": "auto", "target": 0.8, "keep": "all", "thin": 1}  # what Model.sample takes if not told
 
 
 def origin_section(source: Fit | Posterior, author: str | None) -> str:
@@ -51,25 +54,29 @@ def method_text(fit: Fit) -> str:
     if not fit.generalised:
         return "restricted maximum likelihood (REML)" if fit.reml else "maximum likelihood"
     nodes = fit.model._quadrature
-    how = f"adaptive Gauss–Hermite quadrature with {nodes} points" if nodes > 1 else "Laplace's approximation"
+    known = {0: "lme4's quick start (nAGQ = 0)", 1: "Laplace's approximation"}
+    how = known.get(nodes, f"adaptive Gauss–Hermite quadrature with {nodes} points")
     return f"maximum likelihood, by {how}" if fit.design.terms else "maximum likelihood"
 
 
 def call_text(source: Fit | Posterior) -> str:
     """Python that makes the model again."""
     from .posterior import Posterior
+    from .sample import WARMUP
 
     options = "".join(f",\n    {name}={text}" for name, text in _options(source))
     model = f"model = ml.Model(\n    {source.formula!r},\n    data{options},\n)"
     if isinstance(source, Posterior):
         kept = source.draws_kept
-        parts = [f"chains={kept.chains}", f"draws={kept.draws}"]
+        asked = {"chains": kept.chains, "draws": kept.draws, **kept.facts.get("asked", {})}
+        usual = {**USUAL, "warmup": WARMUP}
+        parts = [f"{name}={value!r}" for name, value in asked.items() if usual.get(name) != value]
         if kept.facts.get("seed") is not None:
             parts.append(f"seed={kept.facts['seed']!r}")
         last = f"posterior = model.sample({', '.join(parts)})"
     else:
         parts = [] if source.reml or source.generalised else ["reml=False"]
-        parts += [f"quadrature={source.model._quadrature}"] if source.model._quadrature > 1 else []
+        parts += [f"quadrature={source.model._quadrature}"] if source.model._quadrature != 1 else []
         last = f"fit = model.fit({', '.join(parts)})"
     return f"import multilevel as ml\n\n{model}\n{last}"
 
@@ -80,7 +87,9 @@ def _options(source: Fit | Posterior) -> list[tuple[str, str]]:
     model, design = source.model, source.design
     out: list[tuple[str, str]] = []
     if (family := model.distribution) is not None:
-        out += [("family", repr(family.name)), ("link", repr(family.link))]
+        shape = SHAPES.get(family.name, "")
+        held = "" if family.shape or not shape else f"({shape}={getattr(family, shape)!r})"
+        out += [("family", repr(family.name + held)), ("link", repr(family.link))]
     for what, text in design.remake.extra.items():
         name = "hurdle" if what == "zi" and family is not None and family.zero == "hurdle" else what
         out.append((name, repr(f"~ {text.lstrip('~ ')}")))

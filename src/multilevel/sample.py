@@ -94,6 +94,10 @@ def posterior(
         )
     else:
         made, entries = run(model, chains, draws, warmup, seed, method, float(target), count, keep, thin, progress)
+    made.facts["asked"] = {  # what makes the same draws again
+        "chains": int(chains), "draws": int(draws), "warmup": warmup, "method": method, "target": float(target),
+        "keep": keep, "thin": int(thin),
+    }  # fmt: skip
     found = Posterior(model, made, entries)
     good, sentence = found.trust
     if not good:

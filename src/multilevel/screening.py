@@ -236,6 +236,8 @@ def _shares(table: Any) -> Array:
 
 def _simulated(fit: Fit, count: int, options: dict[str, Any]) -> tuple[Array, Array]:
     """Shares and their limits from refits to simulated responses; the last limits are of all factors together."""
+    if count > 1:  # refitted twice below: to the same responses
+        options["seed"] = int(np.random.default_rng(options["seed"]).integers(2**62))
     table = fit.icc(by_group=True, **options)
     share = _shares(table)
     limits = np.column_stack([np.asarray(table[one], dtype=np.float64)[:count] for one in ("conf_low", "conf_high")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -240,7 +241,7 @@ def _options(fit: Fit, design: Design) -> str:
         out.append(f'variance="{spreads}"')
     known = [name for name in fit.design.known if any(t.group == name for t in design.terms)]
     if known:
-        out.append(f"covariance= of {_listed(known)} as before")
+        out.append(f"covariance= of {in_words(known)} as before")
     return ", ".join(out)
 
 
@@ -362,7 +363,7 @@ def _without_pieces(design: Design, t: int, lost: NDArray[np.bool_]) -> Candidat
     effects = effects if "1" in kept else f"0 + {effects}"
     columns = np.sort(np.concatenate(list(kept.values())))
     only_ones = list(kept) == ["1"]
-    what = f"{_listed(['the intercept' if g == '1' else g for g in gone])} no longer varies by {term.group}"
+    what = f"{in_words(['the intercept' if g == '1' else g for g in gone])} no longer varies by {term.group}"
     structure = "us" if len(columns) == 1 else term.structure
     smaller = replace(
         term,
@@ -409,7 +410,8 @@ def _split(text: str) -> list[str]:
     return [*parts, text[at:].strip()]
 
 
-def _listed(names: list[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
+    """Names as a sentence has them: a, b and c."""
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
